@@ -1,0 +1,38 @@
+# oneshui: contents page. Each rule file is one stage of docs/architecture.md; logic lives in src/oneshui.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    dataset=one_of(config["datasets"]),
+    method=one_of(config["methods"]),
+    table=one_of(config["tables"]),
+    figure=one_of(config["figures"]),
+    n=r"\d+",
+    seed=r"\d+",
+    origin="pretrain|retrain",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/unlearn.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/select.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,

@@ -1,0 +1,1 @@
+"""From a raw folder of faces to tables and pixels: readers, probing, index."""

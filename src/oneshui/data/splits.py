@@ -1,0 +1,149 @@
+"""Which identities are trained on, and which of them ask to be forgotten (paper, section 3.3)."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from oneshui.config import from_mapping
+from oneshui.errors import ConfigError
+from oneshui.seeds import stream
+
+ROLES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How a dataset is split.
+
+    Attributes:
+        train: share of the images whose identities are trained on, in (0, 1).
+        val: share for validation, in (0, 1); the test set is the rest.
+        n_ranked: number of train identities that can ask to be forgotten; every request n is at most this.
+        min_images_first: images that the identity of rank 0 has at least (n = 1 needs a measurable forget set).
+        min_images: images that every other ranked identity has at least: one support image and one to forget.
+        dedup: keep one picture of each group of near-identical ones before splitting.
+    """
+
+    train: float
+    val: float
+    n_ranked: int
+    min_images_first: int
+    min_images: int
+    dedup: bool
+
+    def __post_init__(self) -> None:
+        if not (0 < self.train < 1 and 0 < self.val < 1 and self.train + self.val < 1):
+            raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
+        if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
+            raise ConfigError(
+                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (one support image, "
+                f"one to forget), min_images_first = {self.min_images_first} >= min_images"
+            )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "SplitSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "split")
+
+
+def split_identities(index: pd.DataFrame, spec: SplitSpec, *, dataset: str, seed: int) -> pd.DataFrame:
+    """Return one row per image that takes part (schema SPLITS), sorted by image_id.
+
+    Identities are shuffled by the stream ("split", dataset, seed) and cut into train, val and test where the number
+    of images comes closest to the asked share, so that a role misses its share by at most one identity's images.
+    Requests are nested: the forget identities of n are those of ``request_rank`` < n. One random image of each
+    ranked identity is its support image.
+
+    Args:
+        index: columns image_id, identity, duplicate_group; in any order of rows.
+        spec: shares and sizes.
+        dataset: name for the random stream.
+        seed: of the run, >= 0.
+
+    Raises:
+        ConfigError: too few identities for the split or for ``n_ranked``.
+    """
+    frame = index[["image_id", "identity", "duplicate_group"]].sort_values("image_id")
+    if spec.dedup:
+        frame = frame.drop_duplicates("duplicate_group")
+    sizes = frame.groupby("identity").size().sort_index()
+    order = stream("split", dataset, seed).permutation(sizes.index.to_numpy())
+    role_of = _assign_roles(order, sizes.loc[order].to_numpy(), spec, dataset)
+    train = sizes[[identity for identity in sizes.index if role_of[identity] == "train"]]
+    ranked = _rank_identities(train, spec, dataset=dataset, seed=seed)
+    support = _draw_support(frame, ranked, dataset=dataset, seed=seed)
+    rank_of = {identity: rank for rank, identity in enumerate(ranked)}
+    return pd.DataFrame(
+        {
+            "image_id": frame["image_id"].astype("int32"),
+            "identity": frame["identity"].astype("int32"),
+            "role": frame["identity"].map(role_of),
+            "request_rank": frame["identity"].map(rank_of).astype("Int16"),
+            "is_support": frame["image_id"].isin(support),
+        }
+    ).reset_index(drop=True)
+
+
+def _assign_roles(order: np.ndarray, sizes: np.ndarray, spec: SplitSpec, dataset: str) -> dict[int, str]:
+    """Cut the shuffled identities where the running number of images is closest to the asked shares."""
+    images = np.concatenate([[0], np.cumsum(sizes)])
+    cuts = [int(np.abs(images - share * images[-1]).argmin()) for share in (spec.train, spec.train + spec.val)]
+    bounds = [0, *cuts, len(order)]
+    if any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+        raise ConfigError(
+            f"{dataset}: {len(order)} identities with {images[-1]} images are too few to split into train "
+            f"{spec.train}, val {spec.val} and test with no identity in two roles. Add identities."
+        )
+    return {
+        int(identity): role
+        for role, low, high in zip(ROLES, bounds, bounds[1:], strict=False)
+        for identity in order[low:high]
+    }
+
+
+def _rank_identities(train: pd.Series, spec: SplitSpec, *, dataset: str, seed: int) -> list[int]:
+    """Return the identities that can ask to be forgotten, in the order of their request_rank."""
+    shuffled = [int(i) for i in stream("rank", dataset, seed).permutation(train.index.to_numpy())]
+    able = [identity for identity in shuffled if train[identity] >= spec.min_images]
+    first = next((identity for identity in able if train[identity] >= spec.min_images_first), None)
+    if first is None or len(able) < spec.n_ranked:
+        has_first = "one" if first is not None else "none"
+        raise ConfigError(
+            f"{dataset}: split.n_ranked = {spec.n_ranked} identities are to be ranked, but only {len(able)} of "
+            f"{len(train)} train identities have at least {spec.min_images} images ({has_first} has at least "
+            f"{spec.min_images_first}). Lower n_ranked, min_images or min_images_first, or add images."
+        )
+    return [first, *(identity for identity in able if identity != first)][: spec.n_ranked]
+
+
+def _draw_support(frame: pd.DataFrame, ranked: list[int], *, dataset: str, seed: int) -> set[int]:
+    """Return one image of each ranked identity; its draw does not depend on who else is ranked."""
+    images = frame[frame["identity"].isin(ranked)].groupby("identity")["image_id"]
+    return {int(stream("support", dataset, seed, int(identity)).choice(ids.to_numpy())) for identity, ids in images}
+
+
+def content_id(index: pd.DataFrame, frame: pd.DataFrame) -> str:
+    """Return 16 hex digits that name who is where: the same for the same images, identities, roles and requests.
+
+    A model carries the id of the split it was trained on, so that it is never measured on another one.
+    """
+    rows = frame.merge(index[["image_id", "path", "identity_name"]], on="image_id").sort_values("image_id")
+    columns = ["path", "identity_name", "role", "request_rank", "is_support"]
+    text = rows[columns].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def overlap(index: pd.DataFrame, splits: pd.DataFrame) -> dict[str, int]:
+    """Return how many duplicate groups, and images in them, straddle roles or a support image and its identity's rest.
+
+    With ``dedup`` off this says how leaky the split is: near-identical pictures of the test set were trained on.
+    """
+    frame = splits.merge(index[["image_id", "duplicate_group"]], on="image_id")
+    part = frame["role"].where(~frame["is_support"], "support")
+    parts = part.groupby(frame["duplicate_group"]).nunique()
+    leaky = parts[parts > 1].index
+    return {"groups": len(leaky), "images": int(frame["duplicate_group"].isin(leaky).sum())}

@@ -1,0 +1,42 @@
+"""Logging to one file per job, so that a failed step says why in its own log."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from oneshui.errors import OneShuiError
+
+logger = logging.getLogger("oneshui")
+
+
+@contextmanager
+def log_to(path: str | None) -> Iterator[logging.Logger]:
+    """Write the package's log, warnings and a final traceback to ``path``; errors are raised again.
+
+    Args:
+        path: log file of the job; None logs to standard error.
+    """
+    handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path, mode="w")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    warnings_logger = logging.getLogger("py.warnings")
+    loggers = (logger, warnings_logger)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for each in loggers:
+        each.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield logger
+    except OneShuiError as error:
+        logger.error("%s", error)
+        raise
+    except BaseException:
+        logger.exception("the job failed")
+        raise
+    finally:
+        logging.captureWarnings(False)
+        for each in loggers:
+            each.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,158 @@
+"""What an unlearning method sees, keeps and returns. The signatures are the privacy rule.
+
+``precompute`` runs while the training data exists; what it returns is the artefact, all that may be kept.
+``unlearn`` has no parameter through which training data could reach it.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from oneshui.errors import ArtefactError, DataError
+from oneshui.files import atomic_path
+from oneshui.tasks import Task
+
+
+class ImageSet(Protocol):
+    """Labelled images of known identities, cut into batches on a device (see oneshui.data.images)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(M,) int64 or (M, A) of 0/1."""
+
+    @property
+    def identities(self) -> Tensor:
+        """(M,) int64 on the CPU."""
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, rows: Tensor) -> Self:
+        """The images at ``rows``."""
+
+    def images(self, rows: Tensor) -> Tensor:
+        """The images at ``rows`` under the test transform, (B, 3, px, px) float32."""
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All (images, labels) in order."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """The support set S of a request: one photo of each identity that asks to be forgotten.
+
+    Attributes:
+        images: (N_S, 3, px, px) float32 under the test transform.
+        labels: (N_S,) int64 or (N_S, A) of 0/1.
+        identities: (N_S,) int64 on the CPU.
+        task: what the labels mean.
+    """
+
+    images: Tensor
+    labels: Tensor
+    identities: Tensor
+    task: Task
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.labels) == len(self.identities):
+            raise DataError(
+                f"a support set has {len(self.images)} images, {len(self.labels)} labels and "
+                f"{len(self.identities)} identities; the three must agree"
+            )
+        if not len(self.images):
+            raise DataError("the request holds no photo: there is nobody to forget. Give at least one support image.")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Data-derived tensors kept past the discard line, with what there is to say about them."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path, header: dict[str, Any]) -> None:
+        """Write the artefact atomically; ``header`` says which model and method it belongs to."""
+        text = {key: json.dumps(value) for key, value in {**header, "artefact": self.metadata}.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        with atomic_path(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata=text)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device) -> tuple["Artefact", dict[str, Any]]:
+        """Return the artefact at ``path`` and its header.
+
+        Raises:
+            ArtefactError: the file is missing or damaged.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = safetensors.torch.load_file(path, device=str(device))
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            raise ArtefactError(f"{path} is not a readable artefact ({error}). Run precompute_artefact again.") from error
+        return cls(tensors, header.pop("artefact", {})), header
+
+    def need(self, name: str) -> Tensor:
+        """Return the tensor ``name``.
+
+        Raises:
+            ArtefactError: it is not there.
+        """
+        if name not in self.tensors:
+            raise ArtefactError(f"the artefact has no {name!r}, only: {', '.join(self.tensors)}. Precompute it again.")
+        return self.tensors[name]
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An unlearned model with what the method noticed while making it.
+
+    Attributes:
+        model: a new module; the one that was given is untouched.
+        health: numbers and flags for the metrics, e.g. ``saturated``, ``blown_up``, ``relative_step``.
+    """
+
+    model: nn.Module
+    health: dict[str, float | bool] = field(default_factory=dict)
+
+
+class UnlearningMethod(Protocol):
+    """A method that needs only the model, the support set and its artefact: it may run after the data is gone.
+
+    Methods are frozen dataclasses of their hyper-parameters. ``seed`` feeds the method's own generators.
+    """
+
+    #: whether precompute returns something that unlearn needs
+    has_artefact: ClassVar[bool]
+
+    def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
+        """Return what must be kept from the training data; ``train`` is D_tr, without any support image."""
+
+    def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
+        """Return a new model that should behave as if it had never seen the identities of ``support``."""
+
+
+def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+    """Return ||after - before|| / ||before|| over all the tensors together."""
+    step = sum(float((after[name].double() - tensor.double()).square().sum()) for name, tensor in before.items())
+    size = sum(float(tensor.double().square().sum()) for tensor in before.values())
+    return (step / size) ** 0.5 if size else float("nan")
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's parameters by name, detached: every one of them moves unless a method says otherwise."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}

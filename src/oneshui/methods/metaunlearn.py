@@ -1,0 +1,561 @@
+"""MetaUnlearn: a learned loss whose gradient on the support photos unlearns, in one step (paper, section 4).
+
+The meta-gradient is exact without a second-order graph through the backbone. With f = f_theta(S) the outputs on the
+support set, g = d h_phi / d f, theta_u = theta - eta J^T g, and v = dA / d theta_u:
+
+    dA/dphi = -eta d/dphi < g(phi), J v >
+
+J^T g is one vector-Jacobian product, v a plain backward pass, J v one forward-mode product at (theta, S); only the
+small network h_phi is differentiated twice. All three passes are cut into micro-batches, so that memory does not grow
+with the request.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from oneshui.errors import ArtefactError, ConfigError, DataError
+from oneshui.log import logger
+from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of
+from oneshui.metrics.measure import measure
+from oneshui.models import features_and_logits
+from oneshui.seeds import seed_of, stream
+from oneshui.tasks import Task
+
+_INPUTS = ("logits", "features", "target", "identity")
+_TERMS = ("first", "second", "both")
+_DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
+_JVP = ("exact", "finite_difference")
+_EMBEDDING_DIM = 64
+#: below float32's resolution a step changes no weight
+_SATURATED_STEP = 1e-7
+#: drop of the validation measure under the unlearned model that counts as destroying it
+_BLOWN_UP_DROP = 0.1
+
+
+class MetaLoss(nn.Module):
+    """h_phi: maps what the backbone says of a support photo to a positive number (paper, Table 8b).
+
+    The last row of the identity table belongs to nobody: it is kept at the mean of the others at use, for identities
+    that meta-training has not seen.
+    """
+
+    def __init__(self, *, n_outputs: int, n_features: int, n_identities: int, inputs: tuple[str, ...], hidden: int,
+                 dropout: float) -> None:  # fmt: skip
+        super().__init__()
+        sizes = {"logits": n_outputs, "features": n_features, "target": n_outputs, "identity": _EMBEDDING_DIM}
+        self.inputs = inputs
+        self.embed = nn.Embedding(n_identities, _EMBEDDING_DIM)
+        self.input_block = nn.Sequential(
+            nn.Linear(sum(sizes[name] for name in inputs), hidden), nn.LayerNorm(hidden), nn.Linear(hidden, hidden)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output_block = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 1))
+
+    def forward(self, features: Tensor, logits: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+        """Return h of each photo, (B,), > 0.
+
+        Args:
+            features: (B, D) pooled pre-logits features.
+            logits: (B, C); h_phi sees their sigmoid, for either task, as the published code does.
+            target: (B, C) one-hot or multi-hot label.
+            rows: (B,) int64 rows of the identity table; -1 is an unknown identity.
+        """
+        known = self.embed(rows.clamp(min=0))
+        embedding = torch.where((rows >= 0)[:, None], known, self.embed.weight.mean(0))
+        parts = {"logits": logits.sigmoid(), "features": features, "target": target, "identity": embedding}
+        z = torch.cat([parts[name].to(embedding.dtype) for name in self.inputs], dim=1)
+        hidden = self.dropout(F.gelu(self.input_block(z)))
+        return F.softplus(self.output_block(hidden))[:, 0]
+
+
+class _WithFeatures(nn.Module):
+    """Lets ``functional_call`` return features and logits of a timm model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return features_and_logits(self.model, images)
+
+
+class Backbone:
+    """The network as a function of its parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = _WithFeatures(model.eval())
+        self.buffers = dict(self.module.named_buffers())
+        self.theta = {name: value.detach() for name, value in self.module.named_parameters()}
+
+    def __call__(self, theta: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (features, logits) of ``images`` under the parameters ``theta``."""
+        features, logits = functional_call(self.module, {**theta, **self.buffers}, (images,))
+        return features, logits
+
+
+@dataclass
+class InnerStep:
+    """One simulated or real unlearning step.
+
+    Attributes:
+        theta: unlearned parameters.
+        cotangents: per micro-batch the gradient of mean h with respect to (features, logits), with a graph to phi.
+        mean_h: mean of h over the support set.
+        gradient_norm: ||J^T g||.
+        relative_step: ||theta_u - theta|| / ||theta||.
+    """
+
+    theta: dict[str, Tensor]
+    cotangents: list[tuple[Tensor, Tensor]]
+    mean_h: float
+    gradient_norm: float
+    relative_step: float
+
+
+@dataclass(frozen=True)
+class SupportBatch:
+    """A support set as h_phi sees it: (N_S, ...) images, targets (one- or multi-hot), rows of the identity table."""
+
+    images: Tensor
+    targets: Tensor
+    rows: Tensor
+
+    def chunks(self, size: int) -> Iterator["SupportBatch"]:
+        """Cut into micro-batches."""
+        for parts in zip(self.images.split(size), self.targets.split(size), self.rows.split(size), strict=True):
+            yield SupportBatch(*parts)
+
+
+@dataclass
+class Outer:
+    """Value of the outer objective and its gradient with respect to the unlearned parameters."""
+
+    value: float
+    gradient: dict[str, Tensor]
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValidationReference:
+    """What the original model does on the validation set: mean loss and measure, computed once."""
+
+    loss: float
+    measure: float
+
+
+@dataclass(frozen=True)
+class MetaUnlearn:
+    """One gradient step on a meta-learned loss.
+
+    Source: the paper, equations 4 to 6, Algorithm 1, Table 8.
+    Deviates: every parameter moves (the published code leaves the class token and position embeddings behind by
+        accident; ``frozen: [cls_token, pos_embed]`` does the same).
+
+    Attributes:
+        inner_lr: eta, size of the unlearning step, > 0.
+        lr: alpha, Adam's (AMSGrad) learning rate for phi, > 0; cosine over epochs.
+        epochs: passes over the train identities, >= 1.
+        simulated_n: identities of a simulated request, >= 1.
+        batch_size: largest number of forget images that are paired with as many validation images, >= 1.
+        micro_batch: images of one pass through the network, >= 1; memory only.
+        hidden: width of h_phi.
+        dropout: of h_phi, in [0, 1).
+        inputs: what h_phi sees, some of logits, features, target, identity.
+        terms: ``both``, ``first`` or ``second`` term of equation 6.
+        accuracy_weight: multiply losses by (1 - accuracy or mAP): equation 6; without, equation 5.
+        distance: ``smooth_l1`` (Table 8a) or ``l2`` between the weighted losses.
+        val_gradient: let the gradient flow through the validation loss of the unlearned model.
+        frozen: names of parameters that do not move.
+        jvp: ``exact`` forward mode, or ``finite_difference`` (two forward passes with fused kernels).
+    """
+
+    inner_lr: float
+    lr: float
+    epochs: int
+    simulated_n: int
+    batch_size: int
+    micro_batch: int
+    hidden: int
+    dropout: float
+    inputs: tuple[str, ...]
+    terms: str
+    accuracy_weight: bool
+    distance: str
+    val_gradient: bool
+    frozen: tuple[str, ...]
+    jvp: str
+
+    has_artefact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("inner_lr", "lr"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"metaunlearn: {name} = {getattr(self, name)} must be > 0")
+        for name in ("epochs", "simulated_n", "batch_size", "micro_batch", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"metaunlearn: {name} = {getattr(self, name)} must be >= 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"metaunlearn: dropout = {self.dropout} must be in [0, 1)")
+        if not self.inputs or set(self.inputs) - set(_INPUTS) or not {"logits", "features"} & set(self.inputs):
+            raise ConfigError(
+                f"metaunlearn: inputs = {list(self.inputs)}; allowed: {', '.join(_INPUTS)}, with logits or features "
+                "among them (h_phi must depend on the network's output)"
+            )
+        allowed: dict[str, tuple[str, ...]] = {"terms": _TERMS, "distance": tuple(_DISTANCES), "jvp": _JVP}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"metaunlearn: {name} is {getattr(self, name)!r}, allowed: {', '.join(values)}")
+
+    # --- before the discard line -------------------------------------------------------------------------------------
+
+    def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
+        """Return h_phi trained on simulated requests (Algorithm 1), with the identity table and the history.
+
+        Cost: per epoch about one forward and backward pass over D_tr, as many validation forward passes, and three
+        passes over the simulated support sets.
+
+        Raises:
+            DataError: fewer than ``simulated_n`` identities have two images, or there is no validation image.
+        """
+        backbone = Backbone(model)
+        identities = torch.unique(train.identities)
+        meta_loss = self._new_meta_loss(backbone, train, len(identities), seed)
+        optimiser = torch.optim.Adam(meta_loss.parameters(), lr=self.lr, amsgrad=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=self.epochs)
+        reference = _validation_reference(model, val, self.micro_batch)
+        history: list[dict[str, float]] = []
+        meta_loss.train()
+        with torch.random.fork_rng(devices=_cuda_of(train)):
+            torch.manual_seed(seed_of("metaunlearn-dropout", seed))
+            for epoch in range(self.epochs):
+                requests = simulate_requests(train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch)
+                draw = stream("metaunlearn-val", seed, epoch)
+                for request in tqdm(requests, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
+                    support = self._simulated_support(train, request, identities)
+                    outer = Eq6(self, backbone, train.subset(torch.from_numpy(request.forget)), val, reference, draw)
+                    history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
+                schedule.step()
+                _log_epoch(epoch, history)
+        health = _health(history, reference)
+        if health["saturated"]:
+            logger.warning("metaunlearn: h_phi saturated: its gradient vanished, unlearning will change nothing")
+        if health["blown_up"]:
+            logger.warning("metaunlearn: the unlearning step destroys the model; lower inner_lr or lr")
+        sizes = {"n_outputs": train.task.n_outputs, "n_features": _n_features(backbone, train)}
+        tensors = {f"phi.{name}": value for name, value in meta_loss.state_dict().items()}
+        return Artefact({**tensors, "identities": identities}, {**sizes, "health": health, "history": history})
+
+    def _new_meta_loss(self, backbone: Backbone, train: ImageSet, n_identities: int, seed: int) -> MetaLoss:
+        with torch.random.fork_rng(devices=_cuda_of(train)):
+            torch.manual_seed(seed_of("metaunlearn-init", seed))
+            meta_loss = MetaLoss(
+                n_outputs=train.task.n_outputs, n_features=_n_features(backbone, train), n_identities=n_identities,
+                inputs=self.inputs, hidden=self.hidden, dropout=self.dropout,
+            )  # fmt: skip
+        return meta_loss.to(train.device)
+
+    def _simulated_support(self, train: ImageSet, request: "SimulatedRequest", identities: Tensor) -> SupportBatch:
+        rows = torch.from_numpy(request.support)
+        labels = train.labels[rows.to(train.device)]
+        table_rows = torch.searchsorted(identities, train.identities[rows])
+        return SupportBatch(train.images(rows), train.task.target_vectors(labels), table_rows.to(train.device))
+
+    def _meta_step(self, backbone: Backbone, meta_loss: MetaLoss, optimiser: torch.optim.Optimizer,
+                   support: SupportBatch, outer: "Eq6") -> dict[str, float]:  # fmt: skip
+        """Simulate one request and update phi once; a request whose outer loss is not finite is skipped."""
+        step = self.inner_step(backbone, meta_loss, support)
+        result = outer(step.theta)
+        finite = math.isfinite(result.value) and math.isfinite(step.relative_step)
+        if finite:
+            optimiser.zero_grad(set_to_none=True)
+            self.accumulate_meta_gradient(backbone, support, step, result.gradient)
+            optimiser.step()
+        return {
+            "outer_loss": result.value, "mean_h": step.mean_h, "gradient_norm": step.gradient_norm,
+            "relative_step": step.relative_step, "finite": float(finite), **result.notes,
+        }  # fmt: skip
+
+    # --- the unlearning step and its exact gradient ------------------------------------------------------------------
+
+    def inner_step(self, backbone: Backbone, meta_loss: MetaLoss, support: SupportBatch) -> InnerStep:
+        """Return theta - eta grad_theta mean_S h_phi, keeping what the meta-gradient needs (equation 4)."""
+        theta = {name: value.clone().requires_grad_() for name, value in backbone.theta.items()}
+        direction = {name: torch.zeros_like(value) for name, value in backbone.theta.items()}
+        cotangents, total_h = [], 0.0
+        for part in support.chunks(self.micro_batch):
+            outputs = backbone(theta, part.images)
+            leaves = [output.detach().requires_grad_() for output in outputs]
+            h = meta_loss(*leaves, part.targets, part.rows).sum() / len(support.images)
+            g_features, g_logits = torch.autograd.grad(
+                h, leaves, create_graph=torch.is_grad_enabled(), materialize_grads=True
+            )
+            gradients = torch.autograd.grad(
+                outputs, list(theta.values()), (g_features.detach(), g_logits.detach()), materialize_grads=True
+            )
+            for total, gradient in zip(direction.values(), gradients, strict=True):
+                total += gradient
+            cotangents.append((g_features, g_logits))
+            total_h += float(h.detach())
+        for name in direction:
+            if name.removeprefix("model.") in self.frozen:
+                direction[name].zero_()
+        moved = {name: value - self.inner_lr * direction[name] for name, value in backbone.theta.items()}
+        norm, size = _norm(direction), _norm(backbone.theta)
+        return InnerStep(moved, cotangents, total_h, norm, self.inner_lr * norm / size)
+
+    def accumulate_meta_gradient(
+        self, backbone: Backbone, support: SupportBatch, step: InnerStep, outer_gradient: dict[str, Tensor]
+    ) -> None:
+        """Add dA/dphi to the ``.grad`` of the parameters of h_phi.
+
+        Args:
+            backbone: the network at theta.
+            support: the request of ``step``.
+            step: made by ``inner_step`` with gradients enabled.
+            outer_gradient: v = dA / d theta_u, by parameter name.
+        """
+        tangent = {
+            name: torch.zeros_like(value) if name.removeprefix("model.") in self.frozen else value
+            for name, value in outer_gradient.items()
+        }
+        for part, (g_features, g_logits) in zip(support.chunks(self.micro_batch), step.cotangents, strict=True):
+            d_features, d_logits = self._push_forward(backbone, part.images, tangent)
+            surrogate = -self.inner_lr * ((g_features * d_features).sum() + (g_logits * d_logits).sum())
+            surrogate.backward()
+
+    def _push_forward(self, backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return J v for the outputs on ``images``, detached."""
+        if self.jvp == "finite_difference":
+            return _finite_difference(backbone, images, tangent)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
+            _, outputs = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (tangent,))
+        features, logits = outputs
+        return features.detach(), logits.detach()
+
+    # --- after the discard line --------------------------------------------------------------------------------------
+
+    def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
+        """Return the model after one step on h_phi. Cost: one forward and backward pass over S."""
+        if artefact is None:
+            raise ArtefactError("metaunlearn needs its artefact, the trained meta-loss. Precompute it.")
+        meta_loss, rows = self._restore(artefact, support)
+        backbone = Backbone(model)
+        batch = SupportBatch(support.images, support.task.target_vectors(support.labels), rows)
+        step = self.inner_step(backbone, meta_loss, batch)
+        result = copy.deepcopy(model)
+        moved = {name.removeprefix("model."): value for name, value in step.theta.items()}
+        with torch.no_grad():
+            for name, parameter in result.named_parameters():
+                parameter.copy_(moved[name])
+        trained = artefact.metadata.get("health", {})
+        health: dict[str, float | bool] = {
+            "mean_h": step.mean_h,
+            "relative_step": step.relative_step,
+            "saturated": step.relative_step < _SATURATED_STEP,
+            "blown_up": bool(trained.get("blown_up", False)) or not math.isfinite(step.relative_step),
+            "unknown_identities": float((rows < 0).sum()),
+        }
+        if health["saturated"]:
+            logger.warning("metaunlearn: the step is below float32's resolution: the model is unchanged (saturated)")
+        return Unlearned(result, health)
+
+    def _restore(self, artefact: Artefact, support: Support) -> tuple[MetaLoss, Tensor]:
+        """Return h_phi in evaluation mode and the identity rows of the request (-1 where unknown)."""
+        identities = artefact.need("identities").cpu()
+        meta_loss = MetaLoss(
+            n_outputs=support.task.n_outputs, n_features=int(artefact.metadata["n_features"]),
+            n_identities=len(identities), inputs=self.inputs, hidden=self.hidden, dropout=self.dropout,
+        )  # fmt: skip
+        state = {name.removeprefix("phi."): t for name, t in artefact.tensors.items() if name.startswith("phi.")}
+        try:
+            meta_loss.load_state_dict(state)
+        except RuntimeError as error:
+            raise ArtefactError(f"the stored meta-loss does not fit these hyper-parameters or classes: {error}") from error
+        place = torch.searchsorted(identities, support.identities).clamp(max=len(identities) - 1)
+        rows = torch.where(identities[place] == support.identities, place, -1)
+        device = support.images.device
+        return meta_loss.to(device).eval(), rows.to(device)
+
+
+class Eq6:
+    """The outer objective A of one simulated request and its gradient (equations 5 and 6).
+
+    The forget images are cut into batches; each is paired with as many validation images as a batch may hold, and A is
+    the mean over batches weighted by their size. Within a pair A depends on theta_u through two mean losses only, so
+    its gradient is those losses' gradients times two numbers, and may be accumulated over micro-batches.
+    """
+
+    def __init__(self, method: MetaUnlearn, backbone: Backbone, forget: ImageSet, val: ImageSet,
+                 reference: ValidationReference, draw: np.random.Generator) -> None:  # fmt: skip
+        self.method, self.backbone, self.reference = method, backbone, reference
+        self.forget, self.val, self.draw = forget, val, draw
+
+    def __call__(self, theta: dict[str, Tensor]) -> Outer:
+        """Return A and dA/dtheta at the unlearned parameters ``theta``."""
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
+        value, notes, n = 0.0, {"forget_loss": 0.0, "val_loss": 0.0, "val_measure": 0.0}, len(self.forget)
+        for rows in torch.arange(n).split(self.method.batch_size):
+            share = len(rows) / n
+            n_val = min(self.method.batch_size, len(self.val))
+            val = self.val.subset(torch.from_numpy(self.draw.permutation(len(self.val))[:n_val]))
+            part, found = self._pair(leaves, self.forget.subset(rows), val, gradient, share)
+            value += share * part
+            notes = {key: notes[key] + share * found[key] for key in notes}
+        return Outer(value, gradient, notes)
+
+    def _pair(self, leaves: dict[str, Tensor], forget: ImageSet, val: ImageSet, gradient: dict[str, Tensor],
+              share: float) -> tuple[float, dict[str, float]]:  # fmt: skip
+        """Return A of one pair, and add its share of the gradient."""
+        forget_loss, forget_measure, forget_gradient = self._loss(leaves, forget, with_gradient=True)
+        through_val = self.method.val_gradient and self.method.terms != "second"
+        val_loss, val_measure, val_gradient = self._loss(leaves, val, with_gradient=through_val)
+        losses = torch.tensor([forget_loss, val_loss], dtype=torch.float64, requires_grad=True)
+        weights = [1 - forget_measure, 1 - val_measure, 1 - self.reference.measure]
+        if not self.method.accuracy_weight:
+            weights = [1.0, 1.0, 1.0]
+        original = torch.tensor(weights[2] * self.reference.loss, dtype=torch.float64)
+        forgotten, unseen = weights[0] * losses[0], weights[1] * losses[1]
+        distance = _DISTANCES[self.method.distance]
+        terms = {"first": distance(forgotten, unseen), "second": distance(forgotten, original)}
+        total = terms["first"] + terms["second"] if self.method.terms == "both" else terms[self.method.terms]
+        by_forget, by_val = torch.autograd.grad(total, losses)[0].tolist()
+        for name in gradient:
+            gradient[name].add_(forget_gradient[name], alpha=share * by_forget)
+            if through_val:
+                gradient[name].add_(val_gradient[name], alpha=share * by_val)
+        notes = {"forget_loss": forget_loss, "val_loss": val_loss, "val_measure": val_measure}
+        return float(total.detach()), notes
+
+    def _loss(self, leaves: dict[str, Tensor], images: ImageSet, *, with_gradient: bool
+              ) -> tuple[float, float, dict[str, Tensor]]:  # fmt: skip
+        """Return mean loss, measure and, if asked for, the gradient of the mean loss, in micro-batches."""
+        gradient = {name: torch.zeros_like(value) for name, value in leaves.items()} if with_gradient else {}
+        total, logits_of, labels_of = 0.0, [], []
+        for batch, labels in images.batches(self.method.micro_batch):
+            with nullcontext() if with_gradient else torch.no_grad():
+                _, logits = self.backbone(leaves, batch)
+                loss = images.task.losses(logits, labels).sum() / len(images)
+            if with_gradient:
+                for name, part in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+                    gradient[name] += part
+            total += float(loss.detach())
+            logits_of.append(logits.detach())
+            labels_of.append(labels)
+        return total, _measure(images.task, torch.cat(logits_of), torch.cat(labels_of)), gradient
+
+
+@dataclass(frozen=True)
+class SimulatedRequest:
+    """Rows of the training set: one support image of each identity, and all their other images."""
+
+    support: np.ndarray
+    forget: np.ndarray
+
+
+def simulate_requests(identities: np.ndarray, simulated_n: int, *, seed: int, epoch: int) -> list[SimulatedRequest]:
+    """Return one epoch of simulated requests (Algorithm 1): every usable identity once, without replacement.
+
+    Identities with a single image are skipped (it would be support and forget image at once); the last request is
+    filled up from the start of the epoch's order.
+
+    Args:
+        identities: (M,) identity of each training image.
+        simulated_n: identities of a request.
+        seed: of the run.
+        epoch: 0, 1, ...
+
+    Raises:
+        DataError: fewer than ``simulated_n`` identities have two images.
+    """
+    rows_of = {int(identity): np.flatnonzero(identities == identity) for identity in np.unique(identities)}
+    usable = [identity for identity, rows in rows_of.items() if len(rows) > 1]
+    if len(usable) < simulated_n:
+        raise DataError(
+            f"metaunlearn: simulated_n = {simulated_n}, but only {len(usable)} train identities have two or more "
+            "images. Lower simulated_n."
+        )
+    draw = stream("metaunlearn-requests", seed, epoch)
+    order = draw.permutation(usable)
+    order = np.concatenate([order, order[: -len(order) % simulated_n]])
+    requests = []
+    for chosen in order.reshape(-1, simulated_n):
+        support = np.array([draw.choice(rows_of[int(identity)]) for identity in chosen])
+        rows = np.concatenate([rows_of[int(identity)] for identity in chosen])
+        requests.append(SimulatedRequest(support, np.setdiff1d(rows, support)))
+    return requests
+
+
+def _validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
+    if not len(val):
+        raise DataError("metaunlearn: the validation set is empty; its loss is what forgetting aims at")
+    with torch.no_grad():
+        logits = torch.cat([model(images) for images, _ in val.batches(micro_batch)])
+    loss = float(val.task.losses(logits, val.labels).mean())
+    return ValidationReference(loss, _measure(val.task, logits, val.labels))
+
+
+def _measure(task: Task, logits: Tensor, labels: Tensor) -> float:
+    """Accuracy or mAP of a few images; 0 where nothing is measurable, so that the weight (1 - measure) is 1."""
+    try:
+        return measure(task.kind, logits.float().cpu().numpy(), labels.cpu().numpy())
+    except DataError:  # no attribute has a positive, or the unlearned model answers NaN
+        return 0.0
+
+
+def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Central difference along ``tangent``, with a step that balances rounding against curvature in float32."""
+    size, length = _norm(backbone.theta), _norm(tangent)
+    if length == 0:
+        features, logits = backbone(backbone.theta, images[:1])
+        return torch.zeros_like(features), torch.zeros_like(logits)
+    epsilon = 1e-3 * size / length
+    with torch.no_grad():
+        ahead = backbone({n: value + epsilon * tangent[n] for n, value in backbone.theta.items()}, images)
+        behind = backbone({n: value - epsilon * tangent[n] for n, value in backbone.theta.items()}, images)
+    return (ahead[0] - behind[0]) / (2 * epsilon), (ahead[1] - behind[1]) / (2 * epsilon)
+
+
+def _norm(tensors: dict[str, Tensor]) -> float:
+    return float(torch.nn.utils.get_total_norm(list(tensors.values())))
+
+
+def _n_features(backbone: Backbone, images: ImageSet) -> int:
+    with torch.no_grad():
+        return int(backbone(backbone.theta, images.images(torch.tensor([0])))[0].shape[1])
+
+
+def _cuda_of(images: ImageSet) -> list[torch.device]:
+    return [images.device] if images.device.type == "cuda" else []
+
+
+def _health(history: list[dict[str, float]], reference: ValidationReference) -> dict[str, float | bool]:
+    """Judge the last epoch: did the step vanish, or does it destroy the model?"""
+    last = [entry for entry in history if entry["epoch"] == history[-1]["epoch"]]
+    step = float(np.median([entry["relative_step"] for entry in last]))
+    drop = reference.measure - float(np.mean([entry["val_measure"] for entry in last]))
+    finite = all(entry["finite"] for entry in last)
+    return {
+        "saturated": step < _SATURATED_STEP,
+        "blown_up": not finite or drop > _BLOWN_UP_DROP,
+        "relative_step": step,
+        "val_drop": drop,
+    }
+
+
+def _log_epoch(epoch: int, history: list[dict[str, float]]) -> None:
+    last: list[dict[str, Any]] = [entry for entry in history if entry["epoch"] == epoch]
+    means = {key: float(np.mean([entry[key] for entry in last])) for key in last[0] if key != "epoch"}
+    logger.info("meta-training epoch %d: %s", epoch, ", ".join(f"{key} {value:.4g}" for key, value in means.items()))

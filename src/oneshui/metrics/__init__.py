@@ -1,0 +1,1 @@
+"""Numbers from scores: pure NumPy and pandas, no torch."""

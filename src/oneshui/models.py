@@ -1,0 +1,133 @@
+"""Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from oneshui.errors import CheckpointError, ConfigError
+from oneshui.files import atomic_path, sha256_file
+from oneshui.tasks import Task
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to rebuild a model and to feed it.
+
+    Attributes:
+        architecture: timm model name; a pretrained tag after the dot is kept for the record.
+        task: what the logits mean.
+        input_px: side of the square input, px.
+        mean: subtracted from channel values in [0, 1], the same for the three channels.
+        std: divisor after that, > 0.
+        options: further keyword arguments of ``timm.create_model`` (e.g. ``patch_size``).
+    """
+
+    architecture: str
+    task: Task
+    input_px: int
+    mean: float
+    std: float
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Return the spec stored in a checkpoint's metadata."""
+        raw = json.loads(text)
+        task = Task(raw["task"]["kind"], tuple(raw["task"]["classes"]))
+        return cls(**{**raw, "task": task})
+
+    def to_json(self) -> str:
+        """Return the spec as JSON for a checkpoint's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
+    """Return the timm model of ``spec`` in evaluation mode, randomly initialised or from ``weights``.
+
+    Random initialisation draws from torch's generator: seed it inside ``torch.random.fork_rng``.
+
+    Args:
+        spec: the model to build.
+        weights: a local safetensors file with initial (ImageNet) weights in timm's names; a classifier of another
+            size is dropped, and position embeddings are resized, as timm does.
+
+    Raises:
+        ConfigError: timm has no such model, or ``weights`` do not fit it.
+    """
+    name = spec.architecture.split(".")[0] if weights is None else spec.architecture
+    source: dict[str, Any] = {}
+    if weights is not None:
+        source = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+    sized = {"img_size": spec.input_px} if _takes_img_size(name) else {}
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=spec.task.n_outputs, **sized, **spec.options, **source)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
+        raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
+    return model.eval()
+
+
+def _takes_img_size(name: str) -> bool:
+    """Transformers with position embeddings must be told their input size; timm's convolutional nets refuse it."""
+    return any(part in name for part in ("vit_", "deit", "swin", "beit", "eva"))
+
+
+def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pooled pre-logits features (B, D) and the logits (B, C) of ``images`` (B, 3, H, W).
+
+    For a ViT the features are the class token after the final norm (what the paper feeds to its meta-loss).
+    """
+    tokens = model.forward_features(images)  # type: ignore[operator]  # timm models all have these three
+    features: Tensor = model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+    logits: Tensor = model.get_classifier()(features)  # type: ignore[operator]
+    return features, logits
+
+
+def save_model(path: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
+    """Write the model's weights and the JSON of ``spec`` and ``metadata`` atomically to a safetensors file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {"model_spec": spec.to_json()} | {key: json.dumps(value) for key, value in metadata.items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata=header)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model read from a file."""
+
+    model: nn.Module
+    spec: ModelSpec
+    metadata: dict[str, Any]
+    sha256: str
+
+
+def load_model(path: str | Path, device: torch.device) -> Checkpoint:
+    """Return the model stored at ``path``, in evaluation mode on ``device``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not one of ours, or its weights do not fit its own spec.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+        tensors = safetensors.torch.load_file(path, device=str(device))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable model file ({error}). Make it again.") from error
+    if "model_spec" not in header:
+        raise CheckpointError(f"{path} has no model_spec in its header: it was not written by oneshui.")
+    spec = ModelSpec.from_json(header.pop("model_spec"))
+    model = build_model(spec)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit {spec.architecture}: {error}") from error
+    metadata = {key: json.loads(value) for key, value in header.items()}
+    return Checkpoint(model.to(device).eval(), spec, metadata, sha256_file(path))

@@ -1,0 +1,1 @@
+"""Tables and figures from metrics: no torch, so that they can be rebuilt anywhere."""

@@ -1,0 +1,1 @@
+"""One function from files to files per rule of the workflow; the only wiring of the package."""

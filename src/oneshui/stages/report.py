@@ -1,0 +1,128 @@
+"""From metrics to tables and figures: without torch, without data, in a second or two."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oneshui.errors import CheckpointError, ConfigError, DataError
+from oneshui.files import read_safetensors_metadata, write_text
+from oneshui.report import tables
+from oneshui.schemas import METRICS, read_table
+
+#: .../{dataset}/seed{seed}/pretrain.safetensors or .../{dataset}/n{n}/seed{seed}/retrain.safetensors
+_MODEL_PATH = re.compile(r"(?P<dataset>[^/]+)/(?:n(?P<n>\d+)/)?seed(?P<seed>\d+)/(?P<role>[^/]+)\.safetensors$")
+
+
+def make_table(
+    metrics_paths: Sequence[str | Path],
+    published_path: str | Path | None,
+    output_csv: str | Path,
+    output_md: str | Path,
+    output_tex: str | Path,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+    seeds: Sequence[int],
+    data_methods: Sequence[str],
+) -> None:
+    """Write a result table as CSV, Markdown and LaTeX.
+
+    Args:
+        metrics_paths: metrics of all models of the table, in any order.
+        published_path: CSV of the published results, or None.
+        output_csv: all numbers, in percent.
+        output_md: the table to read.
+        output_tex: the table for a paper.
+        name: name of the table in the config, for error messages.
+        spec: ``{title, blocks, methods, decimals}``.
+        seeds: the seeds that every row must have.
+        data_methods: methods that need the training data at unlearning time.
+
+    Raises:
+        DataError: a file is damaged, or metrics contradict each other.
+        ConfigError: ``spec`` or ``seeds`` lack something.
+    """
+    frames = [read_table(path, METRICS)[0] for path in metrics_paths]
+    metrics = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(METRICS.columns))
+    published = None if published_path is None else _read_csv(published_path)
+    spec = {"title": name, **spec}
+    table = tables.make_table(metrics, spec, published, seeds=seeds, data_methods=data_methods)
+    write_text(output_csv, tables.to_csv(table))
+    write_text(output_md, tables.to_markdown(table, spec, seeds=seeds))
+    write_text(output_tex, tables.to_latex(table, spec))
+
+
+def make_figure(
+    inputs: Sequence[str | Path],
+    output_pdf: str | Path,
+    output_png: str | Path,
+    output_csv: str | Path,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+) -> None:
+    """Write a figure as PDF and PNG, and its points as CSV.
+
+    Args:
+        inputs: for ``table_bars`` the CSV of one table, for ``training_curves`` the models.
+        output_pdf: the figure for a paper.
+        output_png: the figure for a screen.
+        output_csv: the plotted points.
+        name: name of the figure in the config, for error messages.
+        spec: ``{kind: table_bars | training_curves}``.
+
+    Raises:
+        ConfigError: the kind is unknown, or does not fit the inputs.
+        DataError: an input is damaged.
+        CheckpointError: a model has no training history.
+    """
+    # imported here because tables need no matplotlib, which takes half of their time
+    from oneshui.report import figures
+
+    kind = spec.get("kind")
+    if kind == "table_bars":
+        if len(inputs) != 1:
+            raise ConfigError(f"figure {name!r}: table_bars shows one table, but has {len(inputs)} inputs")
+        figure, points = figures.table_bars(_read_csv(inputs[0]))
+    elif kind == "training_curves":
+        figure, points = figures.training_curves([read_history(path) for path in inputs])
+    else:
+        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves")
+    figures.save_figure(figure, points, output_pdf, path_png=output_png, path_csv=output_csv)
+
+
+def read_history(path: str | Path) -> dict[str, Any]:
+    """Return how a model was trained, from the header of its file, with the run that the path names.
+
+    Raises:
+        DataError: the file is damaged, or its path names no run.
+        CheckpointError: the file has no training history.
+    """
+    match = _MODEL_PATH.search(Path(path).as_posix())
+    if match is None:
+        raise DataError(
+            f"{path} names no run, allowed: {{dataset}}/seed{{seed}}/pretrain.safetensors or "
+            "{dataset}/n{n}/seed{seed}/retrain.safetensors"
+        )
+    metadata = read_safetensors_metadata(path)
+    try:
+        training = json.loads(metadata["training"])
+        parts = {key: training[key] for key in ("history", "best_epoch", "measure")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has no training history in its header ({error!r}). Delete it to train the model again."
+        ) from error
+    dataset, n, seed, role = match.group("dataset", "n", "seed", "role")
+    label = "/".join(part for part in (dataset, n and f"n{n}", f"seed{seed}", role) if part)
+    return {"label": label, "dataset": dataset, "n": n and int(n), "seed": int(seed), "role": role, **parts}
+
+
+def _read_csv(path: str | Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path} is not a readable CSV file ({error}). Make it again.") from error

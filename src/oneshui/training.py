@@ -1,0 +1,264 @@
+"""Training of the pretrained and retrained models, with a sidecar that survives a kill.
+
+Random numbers of an epoch come from a stream named after the run and the epoch, so that resuming at the start of an
+epoch needs no generator state and ends, on the CPU, bit for bit where an uninterrupted run ends.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from oneshui.config import from_mapping
+from oneshui.data.images import ImageSet
+from oneshui.errors import ConfigError, DataError
+from oneshui.files import atomic_path
+from oneshui.log import logger
+from oneshui.metrics.measure import MEASURES, measure
+from oneshui.seeds import seed_of
+
+_PRECISIONS = ("bf16", "fp32")
+#: writing sidecars may take at most this share of the time
+_SIDECAR_SHARE = 0.05
+#: images of one evaluation pass
+_EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How models of a dataset are trained (paper, appendix A).
+
+    Attributes:
+        model: timm name, with the tag of its weights where ``init_weights`` is timm.
+        model_options: further keyword arguments of timm's ``create_model``.
+        init_weights: ``random``, ``timm`` (fetched by tag), or the path of a local safetensors file.
+        input_px: side of the network's input, px, >= 8.
+        mean: of channel values in [0, 1].
+        std: of channel values, > 0.
+        epochs: passes over the training set, >= 1.
+        warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
+        batch_size: >= 1.
+        lr: peak learning rate of SGD, > 0.
+        momentum: in [0, 1).
+        weight_decay: >= 0.
+        crop_scale: area range of RandomResizedCrop, within (0, 1].
+        precision: ``bf16`` autocast on CUDA (the CPU always computes in fp32), or ``fp32``.
+        revision: raise it when a change of code changes results, to train again.
+    """
+
+    model: str
+    model_options: dict[str, Any]
+    init_weights: str
+    input_px: int
+    mean: float
+    std: float
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    crop_scale: tuple[float, float]
+    precision: str
+    revision: int
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        checks = {
+            "epochs >= 1": self.epochs >= 1,
+            "warmup_epochs in [0, epochs]": 0 <= self.warmup_epochs <= self.epochs,
+            "batch_size >= 1": self.batch_size >= 1,
+            "lr > 0": self.lr > 0,
+            "momentum in [0, 1)": 0 <= self.momentum < 1,
+            "weight_decay >= 0": self.weight_decay >= 0,
+            "std > 0": self.std > 0,
+            "input_px >= 8": self.input_px >= 8,
+            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
+            f"precision in {_PRECISIONS}": self.precision in _PRECISIONS,
+        }
+        broken = [rule for rule, holds in checks.items() if not holds]
+        if broken:
+            raise ConfigError(f"training: {'; '.join(broken)} does not hold for {asdict(self)}")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "TrainSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "training")
+
+
+@dataclass
+class _State:
+    """Everything that an interrupted run needs to go on."""
+
+    epoch: int
+    history: list[dict[str, float]]
+    best_epoch: int
+    best: dict[str, Tensor]
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+
+
+def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Return the learning rate of ``step`` as a share of its peak: linear warm-up, then cosine that ends at 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+
+class Trainer:
+    """One training run: ``Trainer(...).run()`` leaves ``model`` with the weights of the best validation epoch.
+
+    Args:
+        model: freshly initialised, on the device.
+        spec: hyper-parameters.
+        train: D_tr or D_r, without support images.
+        val: chooses the epoch.
+        stream: names of the run's random streams.
+        sidecar: file to resume from; removed by the caller once the checkpoint is safe.
+        fingerprint: of everything the run depends on; a sidecar with another one is ignored.
+
+    Raises:
+        DataError: there is nothing to train or to validate on, or the loss is not finite.
+    """
+
+    def __init__(self, model: nn.Module, spec: TrainSpec, train: ImageSet, val: ImageSet, *,
+                 stream: tuple[str | int, ...], sidecar: Path, fingerprint: str) -> None:  # fmt: skip
+        if not len(train) or not len(val):
+            raise DataError(f"training needs images: {len(train)} to train on, {len(val)} to validate on")
+        self.model, self.spec, self.train, self.val = model, spec, train, val
+        self.stream, self.sidecar, self.fingerprint = stream, sidecar, fingerprint
+        self.optimiser = torch.optim.SGD(
+            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        )
+        self.steps_per_epoch = math.ceil(len(train) / spec.batch_size)
+        self._last_sidecar = time.monotonic()
+        self._pause = 0.0  # seconds that must pass before the next sidecar
+
+    def run(self) -> dict[str, Any]:
+        """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
+        state = self._restore() or _State(0, [], -1, {})
+        bar = tqdm(range(state.epoch, self.spec.epochs), desc=str(self.stream[0]), disable=None)
+        for epoch in bar:
+            entry = {"epoch": epoch, **self._train_epoch(epoch), **self._validate()}
+            state.history.append(entry)
+            best = state.history[state.best_epoch]["val_measure"] if state.best_epoch >= 0 else -1.0
+            if entry["val_measure"] > best:
+                state.best_epoch = epoch
+                state.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            state.epoch = epoch + 1
+            bar.set_postfix(loss=f"{entry['train_loss']:.3f}", val=f"{entry['val_measure']:.3f}")
+            logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch"))
+            self._save_sidecar(state)
+        self.model.load_state_dict(state.best)
+        self.model.eval()
+        return {
+            "history": state.history, "best_epoch": state.best_epoch, "measure": MEASURES[self.train.task.kind],
+            "images": len(self.train), "fingerprint": self.fingerprint,
+        }  # fmt: skip
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training set; loss and measure are running values under augmentation."""
+        self.model.train()
+        seed = seed_of("train", *self.stream, epoch)
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.train), generator=generator)
+        total = torch.zeros((), device=self.train.device, dtype=torch.float64)
+        outputs = []
+        warmup, steps = (e * self.steps_per_epoch for e in (self.spec.warmup_epochs, self.spec.epochs))
+        cuda = [self.train.device] if self.train.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)  # dropout and the like draw from torch's own generator
+            for number, rows in enumerate(order.split(self.spec.batch_size)):
+                lr = self.spec.lr * lr_factor(epoch * self.steps_per_epoch + number, warmup, steps)
+                for group in self.optimiser.param_groups:
+                    group["lr"] = lr
+                labels = self.train.labels[rows.to(self.train.device)]
+                losses, logits = self._step(rows, labels, generator)
+                total += losses.sum()
+                outputs.append((logits, labels))
+        loss = float(total) / len(self.train)
+        if not math.isfinite(loss):
+            raise DataError(f"training diverged in epoch {epoch}: the loss is {loss}. Lower training lr = {self.spec.lr}.")
+        logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return {"lr": lr, "train_loss": loss, "train_measure": _measure(self.train, logits, labels)}
+
+    def _step(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = self.train.augmented(rows, self.spec.crop_scale, generator)
+        with self._autocast():
+            logits = self.model(images)
+        losses = self.train.task.losses(logits.float(), labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        self.optimiser.step()
+        return losses.detach(), logits.detach()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.spec.precision == "bf16" and self.train.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def _validate(self) -> dict[str, float]:
+        self.model.eval()
+        with torch.inference_mode(), self._autocast():
+            logits = torch.cat([self.model(images).float() for images, _ in self.val.batches(_EVAL_BATCH)])
+        loss = float(self.val.task.losses(logits, self.val.labels).mean())
+        return {"val_loss": loss, "val_measure": _measure(self.val, logits, self.val.labels)}
+
+    # --- resume ------------------------------------------------------------------------------------------------------
+
+    def _save_sidecar(self, state: _State) -> None:
+        """Write the state unless that would take more than a small share of the time since the last write."""
+        started = time.monotonic()
+        if state.epoch == self.spec.epochs or started - self._last_sidecar < self._pause:
+            return
+        for name, parameter in self.model.named_parameters():
+            buffer = self.optimiser.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                state.momentum[name] = buffer
+        groups = {"model": self.model.state_dict(), "best": state.best, "momentum": state.momentum}
+        tensors = {f"{group}/{n}": t.detach().cpu().contiguous() for group, ts in groups.items() for n, t in ts.items()}
+        note = {"epoch": state.epoch, "history": state.history, "best_epoch": state.best_epoch}
+        header = {"fingerprint": self.fingerprint, "state": json.dumps(note)}
+        with atomic_path(self.sidecar) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata=header)
+        self._last_sidecar = time.monotonic()
+        self._pause = (self._last_sidecar - started) / _SIDECAR_SHARE
+
+    def _restore(self) -> _State | None:
+        """Load the sidecar into model and optimiser, or return None if there is none for this run."""
+        if not self.sidecar.exists():
+            return None
+        try:
+            with safetensors.safe_open(self.sidecar, framework="pt") as file:
+                header = dict(file.metadata() or {})
+            tensors = safetensors.torch.load_file(self.sidecar, device=str(self.train.device))
+        except (OSError, safetensors.SafetensorError) as error:
+            logger.warning("%s cannot be read (%s); training starts from the beginning", self.sidecar, error)
+            return None
+        if header.get("fingerprint") != self.fingerprint:
+            logger.warning("%s belongs to another run; training starts from the beginning", self.sidecar)
+            return None
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}}
+        for name, tensor in tensors.items():
+            group, _, key = name.partition("/")
+            groups[group][key] = tensor
+        self.model.load_state_dict(groups["model"])
+        for name, parameter in self.model.named_parameters():
+            if name in groups["momentum"]:
+                self.optimiser.state[parameter]["momentum_buffer"] = groups["momentum"][name]
+        note = json.loads(header["state"])
+        logger.info("resuming after epoch %d of %d", note["epoch"] - 1, self.spec.epochs)
+        return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"], {})
+
+
+def _measure(images: ImageSet, logits: Tensor, labels: Tensor) -> float:
+    return measure(images.task.kind, logits.float().cpu().numpy(), labels.cpu().numpy())

@@ -1,0 +1,239 @@
+"""Figures: the points that are written are the numbers that came in, and same figure means same bytes."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from oneshui.errors import CheckpointError, ConfigError, DataError
+from oneshui.report.figures import save_figure, table_bars, training_curves
+from oneshui.report.style import COLOURS, METHOD_NAMES, RC, colours_of
+from oneshui.stages.report import make_figure, read_history
+
+METHODS = ["pretrain", "retrain", "ssd", "own_method"]
+
+
+def table(blocks: tuple[tuple[str, int], ...] = (("mufac", 5), ("toy", 1))) -> pd.DataFrame:
+    rows = []
+    for i, (dataset, n) in enumerate(blocks):
+        for j, method in enumerate(METHODS):
+            row = {"dataset": dataset, "n": n, "method": method, "measure": "accuracy"}
+            for k, name in enumerate(("retain", "forget", "test", "tow")):
+                row |= {f"{name}_mean": 90.0 - 10 * i - 2 * j - k, f"{name}_std": 1.0 + 0.1 * j}
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame.loc[frame["method"] == "retrain", ["tow_mean", "tow_std"]] = np.nan
+    return frame
+
+
+def history(role: str = "pretrain", seed: int = 0, n: int | None = None, best: int = 2) -> dict[str, Any]:
+    epochs = [
+        {
+            "epoch": e,
+            "lr": 0.1,
+            "train_loss": 1 / (e + 1),
+            "train_measure": 0.5 + e / 10,
+            "val_loss": 1.0,
+            "val_measure": e / 10,
+        }
+        for e in range(4)
+    ]
+    label = f"toy/seed{seed}/{role}" if n is None else f"toy/n{n}/seed{seed}/{role}"
+    run = {"label": label, "dataset": "toy", "seed": seed, "n": n, "role": role}
+    return {**run, "measure": "accuracy", "best_epoch": best, "history": epochs}
+
+
+def write_model(path: Path, training: Any) -> Path:
+    """Write a safetensors file without tensors."""
+    metadata = {} if training is None else {"training": training if isinstance(training, str) else json.dumps(training)}
+    header = json.dumps({"__metadata__": metadata}).encode()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    return path
+
+
+def test_bar_points_are_the_numbers_of_the_table() -> None:
+    source = table()
+    _, points = table_bars(source)
+    assert len(points) == 2 * (4 * 3 + 3)
+    assert points["seed"].isna().all()
+    for point in points.to_dict("records"):
+        row = source[(source["dataset"] == point["dataset"]) & (source["method"] == point["method"])].iloc[0]
+        assert point["value"] == row[f"{point['quantity']}_mean"]
+        assert point["std"] == row[f"{point['quantity']}_std"]
+
+
+def test_bars_are_as_high_as_the_numbers() -> None:
+    figure, _ = table_bars(table((("toy", 1),)))
+    bars = [each for each in figure.axes[0].containers if isinstance(each, BarContainer)]
+    heights = sorted(bar.get_height() for each in bars for bar in each)
+    assert heights == sorted(90.0 - 2 * j - k for j in range(4) for k in range(3))
+
+
+def test_single_seeds_are_points_too() -> None:
+    seeds = pd.DataFrame({"dataset": "toy", "n": 1, "method": "ssd", "seed": [0, 1]})
+    seeds = seeds.assign(retain=[80.0, 81.0], forget=[70.0, 71.0], test=[60.0, 61.0], tow=[50.0, 51.0])
+    _, points = table_bars(table((("toy", 1),)), seeds)
+    dots = points[points["seed"].notna()]
+    found = {(row["quantity"], row["seed"]): row["value"] for row in dots.to_dict("records")}
+    assert found == {(q, s): seeds[q][s] for q in ("retain", "forget", "test", "tow") for s in (0, 1)}
+
+
+def test_missing_numbers_are_written_as_missing() -> None:
+    source = table((("toy", 1),))
+    columns = [name for name in source.columns if name.endswith(("_mean", "_std"))]
+    source.loc[source["method"] == "ssd", columns] = np.nan
+    figure, points = table_bars(source)
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["missing"] * 4
+    assert points.loc[points["method"] == "ssd", "value"].isna().all()
+
+
+def test_a_table_read_from_csv_can_be_drawn(tmp_path: Path) -> None:
+    source = table((("toy", 1),))
+    source.to_csv(tmp_path / "table.csv", index=False)
+    outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
+    make_figure([tmp_path / "table.csv"], *outputs, name="figure", spec={"kind": "table_bars"})
+    _, points = table_bars(source)
+    written = pd.read_csv(outputs[2])
+    pd.testing.assert_frame_equal(written, points, check_dtype=False)
+    assert outputs[0].read_bytes().startswith(b"%PDF")
+    assert outputs[1].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.csv", "figure.pdf", "figure.png", "table.csv"]
+
+
+def test_the_same_figure_has_the_same_bytes_and_no_date(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_figure(*table_bars(table((("toy", 1),)).head(2)), tmp_path / f"{name}.pdf")
+    for suffix in (".pdf", ".png", ".csv"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert b"CreationDate" not in (tmp_path / "a.pdf").read_bytes()
+
+
+def test_a_failing_figure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pdf").write_text("old")
+    figure, points = training_curves([history()])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(figure, points, tmp_path / "a.pdf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pdf"]
+    assert (tmp_path / "a.pdf").read_text() == "old"
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    table_bars(table((("toy", 1),)))
+    training_curves([history()])
+    assert dict(matplotlib.rcParams) == before
+
+
+def assert_nothing_is_cut_off(figure: Figure) -> None:
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()  # inches, of all that is drawn, on the page or not
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text) and float(text.get_fontsize()) >= 7
+
+
+def test_all_methods_fit_on_the_page() -> None:
+    long = [*METHOD_NAMES, "metaunlearn_without_identities", "identity_codes"]
+    frame = pd.concat([table((("toy", 1),)).head(1).assign(method=method) for method in long], ignore_index=True)
+    assert_nothing_is_cut_off(table_bars(frame)[0])
+
+
+def test_all_runs_fit_on_the_page() -> None:
+    runs = [history(seed=seed) for seed in range(3)]
+    runs += [history("retrain", seed, n) for seed in range(3) for n in (1, 20, 50)]
+    assert_nothing_is_cut_off(training_curves(runs)[0])
+
+
+def test_curve_points_are_the_history() -> None:
+    runs = [history(), history("retrain", n=5, best=3)]
+    _, points = training_curves(runs)
+    assert list(points["model"].unique()) == ["toy/seed0/pretrain", "toy/n5/seed0/retrain"]
+    for run in runs:
+        own = points[points["model"] == run["label"]].reset_index(drop=True)
+        for name in ("epoch", "train_loss", "train_measure", "val_loss", "val_measure"):
+            assert own[name].tolist() == [each[name] for each in run["history"]]
+        assert own.loc[own["is_best"], "epoch"].tolist() == [run["best_epoch"]]
+
+
+def test_curves_are_solid_for_pretrained_and_dashed_for_retrained_models() -> None:
+    figure, _ = training_curves([history(), history("retrain", n=5), history(seed=1)])
+    left, right = figure.axes
+    assert [line.get_linestyle() for line in left.lines] == ["-", "--", "-"]
+    assert left.lines[0].get_color() == left.lines[1].get_color() != left.lines[2].get_color()
+    assert np.asarray(left.lines[0].get_ydata()).tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert np.asarray(right.lines[1].get_ydata()).tolist() == [0, 10, 20, 30]  # validation, in percent
+    assert np.asarray(right.lines[2].get_xydata()).tolist() == [[2, 20]]  # best epoch
+
+
+def test_stage_reads_histories_from_model_files(tmp_path: Path) -> None:
+    runs = [history(), history("retrain", n=5)]
+    models = [write_model(tmp_path / "models" / f"{run['label']}.safetensors", run) for run in runs]
+    outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
+    make_figure(models, *outputs, name="figure", spec={"kind": "training_curves"})
+    written = pd.read_csv(outputs[2])
+    pd.testing.assert_frame_equal(written, training_curves(runs)[1], check_dtype=False)
+    assert read_history(models[1]) == runs[1]
+
+
+@pytest.mark.parametrize("training", [None, "not json", "[]", '{"history": []}'])
+def test_a_model_without_history_is_refused(tmp_path: Path, training: Any) -> None:
+    path = write_model(tmp_path / "toy" / "seed0" / "pretrain.safetensors", training)
+    with pytest.raises(CheckpointError, match="no training history"):
+        read_history(path)
+
+
+def test_a_path_that_names_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="names no run"):
+        read_history(tmp_path / "model.safetensors")
+
+
+def test_empty_or_incomplete_input_is_refused() -> None:
+    with pytest.raises(DataError, match="no rows"):
+        table_bars(table().iloc[:0])
+    with pytest.raises(DataError, match="without any model"):
+        training_curves([])
+    with pytest.raises(DataError, match="toy/seed0/pretrain has no epoch"):
+        training_curves([{**history(), "history": []}])
+    with pytest.raises(DataError, match="has no val_measure"):
+        short = [{k: v for k, v in each.items() if k != "val_measure"} for each in history()["history"]]
+        training_curves([{**history(), "history": short}])
+    with pytest.raises(ConfigError, match="15 runs"):
+        training_curves([history(seed=seed) for seed in range(15)])
+
+
+def test_unknown_kinds_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
+    outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
+    with pytest.raises(ConfigError, match="'pie', allowed: table_bars, training_curves"):
+        make_figure([], *outputs, name="figure", spec={"kind": "pie"})
+    with pytest.raises(ConfigError, match="has 2 inputs"):
+        make_figure(["a.csv", "b.csv"], *outputs, name="figure", spec={"kind": "table_bars"})
+
+
+def test_a_method_keeps_its_colour_in_every_figure() -> None:
+    assert set(COLOURS) == set(METHOD_NAMES)
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert colours_of(["ssd", "zzz"])["ssd"] == colours_of(["aaa", "ssd"])["ssd"] == COLOURS["ssd"]
+    mixed = colours_of([*COLOURS, "b", "a"])
+    assert len(set(mixed.values())) == len(mixed)
+    assert colours_of(["a", "b"]) == colours_of(["b", "a"])
+    with pytest.raises(ConfigError, match="9 methods without a colour"):
+        colours_of([f"m{i}" for i in range(9)])
+
+
+def test_font_sizes_can_be_read_at_column_width() -> None:
+    assert min(value for name, value in RC.items() if name.endswith("size") and "major" not in name) >= 7

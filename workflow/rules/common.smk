@@ -1,0 +1,124 @@
+# Configuration checks and the input functions that more than one rule file uses; the only rule file with `def`.
+import json
+import os
+import re
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from oneshui.config import changed_keys, check_grid, grid_points, method_spec
+from oneshui.data.layouts import annotation_files
+from oneshui.files import read_safetensors_metadata
+
+validate(config, "../schemas/config.schema.yaml")
+check_grid(config)
+for dataset, n, method in grid_points(config["tables"]):
+    merged = method_spec(config["methods"], method, dataset, n)
+    validate(merged, f"../schemas/methods/{merged['kind']}.schema.yaml")
+
+# GPUs that a GPU rule asks for, and CPU threads beside them. Without a GPU one thread a job fills the cores best,
+# because several jobs run at once.
+GPUS = 0 if config["device"] == "cpu" else 1
+THREADS = 4 if GPUS else 1
+
+SEEDS = config["seeds"]
+
+
+def one_of(names):
+    """A wildcard constraint that matches the given names and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def raw_folder(wildcards):
+    """The folder of raw images: the user's, or the one that render_faces fills."""
+    entry = config["datasets"][wildcards.dataset]
+    if "synthetic" in entry:
+        return f"results/raw/{wildcards.dataset}"
+    return os.path.join(config["data_root"], entry["folder"])
+
+
+def raw_inputs(wildcards):
+    """Files whose change means a new index; the folder itself where they are missing, for the reader to complain."""
+    entry = config["datasets"][wildcards.dataset]
+    if "synthetic" in entry:
+        return [f"results/raw/{wildcards.dataset}/rendered.json"]
+    folder = raw_folder(wildcards)
+    files = annotation_files(entry["layout"], folder, entry["options"])
+    return files if all(map(os.path.exists, files)) else [folder]
+
+
+def index_spec(wildcards):
+    """The part of a dataset's entry that its index depends on."""
+    entry = config["datasets"][wildcards.dataset]
+    return {key: entry[key] for key in ("layout", "options", "identities", "min_images", "duplicate_distance")}
+
+
+def published_layout(wildcards):
+    """The published dataset that a copy is compared with; none for synthetic faces."""
+    entry = config["datasets"][wildcards.dataset]
+    return "synthetic" if "synthetic" in entry else entry["layout"]
+
+
+def training_spec(wildcards):
+    """What a trained model depends on. Refuses to go on where a model exists that was trained with something else."""
+    dataset = wildcards.dataset
+    spec = {"dataset": config["datasets"][dataset], "training": config["training"][dataset]}
+    n = wildcards.get("n")
+    role = "pretrain" if n is None else "retrain"
+    part = "" if n is None else f"n{n}/"
+    path = f"results/models/{dataset}/{part}seed{wildcards.seed}/{role}.safetensors"
+    if os.path.exists(path):
+        old = json.loads(read_safetensors_metadata(path)["spec"])
+        changes = changed_keys(old, json.loads(json.dumps(spec)))
+        if changes:
+            raise WorkflowError(
+                f"{path} was trained with another configuration, and trained models are protected: they are never "
+                f"deleted or replaced. Changed: {'; '.join(changes)}. Undo the change, give the dataset another name "
+                "in the config, or move the model away to train again."
+            )
+    return spec
+
+
+def initial_weights(wildcards):
+    """The safetensors file of initial weights, or nothing."""
+    training = config["training"][wildcards.dataset]
+    source = training["init_weights"]
+    if source == "random":
+        return []
+    return f"results/weights/{training['model']}.safetensors" if source == "timm" else source
+
+
+def kept(path):
+    """Unlearned models are large and quick to make again: keep them only if the config says so."""
+    return path if config["keep_unlearned"] else temp(path)
+
+
+def spec_of_method(wildcards):
+    """Hyper-parameters of a method for one dataset and request size."""
+    return method_spec(config["methods"], wildcards.method, wildcards.dataset, int(wildcards.n))
+
+
+def table_metrics(wildcards):
+    """Metric files of a table: every block, every seed; the trained models and each method."""
+    table = config["tables"][wildcards.table]
+    return [
+        f"results/metrics/{block['dataset']}/n{block['n']}/seed{seed}/{row}.parquet"
+        for block in table["blocks"]
+        for seed in SEEDS
+        for row in ("pretrain", "retrain", *(f"pretrain/{method}" for method in table["methods"]))
+    ]
+
+
+def figure_inputs(wildcards):
+    """Files that a figure is drawn from: the table, or the trained models of its blocks."""
+    figure = config["figures"][wildcards.figure]
+    if figure["kind"] == "table_bars":
+        return [f"results/tables/{figure['table']}.csv"]
+    blocks = config["tables"][figure["table"]]["blocks"]
+    pretrained = {f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors" for block in blocks for seed in SEEDS}
+    retrained = {
+        f"results/models/{block['dataset']}/n{block['n']}/seed{seed}/retrain.safetensors"
+        for block in blocks
+        for seed in SEEDS
+    }
+    return sorted(pretrained) + sorted(retrained)

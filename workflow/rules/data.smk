@@ -1,0 +1,112 @@
+# Raw folder -> index, packed images, splits, requests.
+
+
+rule render_faces:
+    output:
+        marker="results/raw/{dataset}/rendered.json",
+    log:
+        "results/logs/render_faces/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(name for name, entry in config["datasets"].items() if "synthetic" in entry),
+    conda:
+        "../../envs/report.yaml"
+    params:
+        spec=lookup(dpath="datasets/{dataset}/synthetic", within=config),
+        layout=lookup(dpath="datasets/{dataset}/layout", within=config),
+    script:
+        "../scripts/render_faces.py"
+
+
+rule index_dataset:
+    input:
+        raw=raw_inputs,
+    output:
+        index="results/data/{dataset}/index.parquet",
+    log:
+        "results/logs/index_dataset/{dataset}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 8
+    params:
+        folder=lambda wildcards, input: raw_folder(wildcards),
+        spec=index_spec,
+    script:
+        "../scripts/index_dataset.py"
+
+
+rule pack_images:
+    input:
+        index="results/data/{dataset}/index.parquet",
+    output:
+        images="results/data/{dataset}/images.npy",
+    log:
+        "results/logs/pack_images/{dataset}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 8
+    params:
+        folder=lambda wildcards, input: raw_folder(wildcards),
+        stored_px=lookup(dpath="datasets/{dataset}/stored_px", within=config),
+    script:
+        "../scripts/pack_images.py"
+
+
+rule split_identities:
+    input:
+        index="results/data/{dataset}/index.parquet",
+    output:
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    log:
+        "results/logs/split_identities/{dataset}/seed{seed}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        spec=lookup(dpath="datasets/{dataset}/split", within=config),
+    script:
+        "../scripts/split_identities.py"
+
+
+rule export_request:
+    input:
+        index="results/data/{dataset}/index.parquet",
+        images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
+    log:
+        "results/logs/export_request/{dataset}/n{n}/seed{seed}.log",
+    conda:
+        "../../envs/torch.yaml"
+    script:
+        "../scripts/export_request.py"
+
+
+rule check_dataset:
+    input:
+        raw=raw_inputs,
+    output:
+        report="results/data/{dataset}/check.md",
+    log:
+        "results/logs/check_dataset/{dataset}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 8
+    params:
+        folder=lambda wildcards, input: raw_folder(wildcards),
+        spec=index_spec,
+        published="resources/datasets.yaml",
+        layout=published_layout,
+    script:
+        "../scripts/check_dataset.py"
+
+
+rule check_data:
+    localrule: True
+    input:
+        expand("results/data/{dataset}/check.md", dataset=config["datasets"]),
+    log:
+        "results/logs/check_data.log",
+    conda:
+        "../../envs/report.yaml"
+    shell:
+        "cat {input} | tee {log}"

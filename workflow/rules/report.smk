@@ -1,0 +1,56 @@
+# Tables and figures: pure functions of metric files and training histories; no torch.
+
+
+rule make_table:
+    input:
+        metrics=table_metrics,
+        published="resources/paper/published_results.csv",
+    output:
+        csv=report(
+            "results/tables/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}
+        ),
+        markdown="results/tables/{table}.md",
+        latex="results/tables/{table}.tex",
+    log:
+        "results/logs/make_table/{table}.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        spec=lookup(dpath="tables/{table}", within=config),
+        seeds=SEEDS,
+    script:
+        "../scripts/make_table.py"
+
+
+rule make_figure:
+    input:
+        sources=figure_inputs,
+    output:
+        pdf="results/figures/{figure}.pdf",
+        png=report(
+            "results/figures/{figure}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        csv="results/figures/{figure}.csv",
+    log:
+        "results/logs/make_figure/{figure}.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        spec=lookup(dpath="figures/{figure}", within=config),
+    script:
+        "../scripts/make_figure.py"
+
+
+rule tables:
+    input:
+        expand("results/tables/{table}.csv", table=config["tables"]),
+
+
+rule figures:
+    input:
+        expand("results/figures/{figure}.pdf", figure=config["figures"]),

@@ -1,0 +1,55 @@
+# Initial weights, and the pretrained and retrained models. A pretrained model serves every request size n.
+# Data inputs are `ancient`: a newer time stamp alone never re-trains; whether a model fits the present data is
+# checked by content wherever it is used (splits id in its header).
+
+
+rule fetch_weights:
+    localrule: True
+    output:
+        weights="results/weights/{model}.safetensors",
+    log:
+        "results/logs/fetch_weights/{model}.log",
+    wildcard_constraints:
+        model=r"[\w.]+",
+    conda:
+        "../../envs/torch.yaml"
+    script:
+        "../scripts/fetch_weights.py"
+
+
+rule train_pretrain:
+    input:
+        index=ancient("results/data/{dataset}/index.parquet"),
+        images=ancient("results/data/{dataset}/images.npy"),
+        splits=ancient("results/splits/{dataset}/seed{seed}.parquet"),
+        weights=ancient(initial_weights),
+    output:
+        model=protected("results/models/{dataset}/seed{seed}/pretrain.safetensors"),
+    log:
+        "results/logs/train_pretrain/{dataset}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/train_pretrain/{dataset}/seed{seed}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        spec=training_spec,
+        role="pretrain",
+    script:
+        "../scripts/train_model.py"
+
+
+use rule train_pretrain as train_retrain with:
+    output:
+        model=protected("results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors"),
+    log:
+        "results/logs/train_retrain/{dataset}/n{n}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/train_retrain/{dataset}/n{n}/seed{seed}.tsv"
+    params:
+        spec=training_spec,
+        role="retrain",

@@ -1,0 +1,58 @@
+# Both sides of the discard line. precompute_artefact sees the data; unlearn sees a model, a request and an artefact.
+
+
+rule precompute_artefact:
+    input:
+        model=branch(
+            lambda wildcards: wildcards.origin == "pretrain",
+            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
+            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
+        ),
+        index="results/data/{dataset}/index.parquet",
+        images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
+    log:
+        "results/logs/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
+    benchmark:
+        "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=16000,
+        runtime=480,
+    params:
+        spec=spec_of_method,
+    script:
+        "../scripts/precompute_artefact.py"
+
+
+rule unlearn:
+    input:
+        model=branch(
+            lambda wildcards: wildcards.origin == "pretrain",
+            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
+            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
+        ),
+        request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
+        artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
+    output:
+        model=kept("results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"),
+    log:
+        "results/logs/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
+    benchmark:
+        "results/benchmarks/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=16000,
+        runtime=60,
+    params:
+        spec=spec_of_method,
+    script:
+        "../scripts/unlearn.py"

@@ -1,0 +1,23 @@
+from typing import TYPE_CHECKING
+
+from oneshui.log import log_to
+from oneshui.devices import choose_device
+from oneshui.stages.unlearn import precompute_artefact
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with log_to(snakemake.log[0]):
+    precompute_artefact(
+        snakemake.input.model,
+        snakemake.input.index,
+        snakemake.input.images,
+        snakemake.input.splits,
+        snakemake.output.artefact,
+        method=snakemake.wildcards.method,
+        dataset=snakemake.wildcards.dataset,
+        n=int(snakemake.wildcards.n),
+        seed=int(snakemake.wildcards.seed),
+        spec=snakemake.params.spec,
+        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+    )

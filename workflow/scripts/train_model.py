@@ -1,0 +1,23 @@
+from typing import TYPE_CHECKING
+
+from oneshui.log import log_to
+from oneshui.devices import choose_device
+from oneshui.stages.train import train_model
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with log_to(snakemake.log[0]):
+    train_model(
+        snakemake.input.index,
+        snakemake.input.images,
+        snakemake.input.splits,
+        snakemake.output.model,
+        weights_path=snakemake.input.get("weights") or None,
+        role=snakemake.params.role,
+        dataset=snakemake.wildcards.dataset,
+        n=int(snakemake.wildcards.n) if snakemake.params.role == "retrain" else None,
+        seed=int(snakemake.wildcards.seed),
+        spec=snakemake.params.spec,
+        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+    )

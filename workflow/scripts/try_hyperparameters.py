@@ -1,0 +1,24 @@
+from typing import TYPE_CHECKING
+
+from oneshui.log import log_to
+from oneshui.devices import choose_device
+from oneshui.stages.select import try_hyperparameters
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with log_to(snakemake.log[0]):
+    try_hyperparameters(
+        snakemake.input.model,
+        snakemake.input.index,
+        snakemake.input.images,
+        snakemake.input.splits,
+        snakemake.output.trials,
+        dataset=snakemake.wildcards.dataset,
+        n=int(snakemake.wildcards.n),
+        seed=int(snakemake.wildcards.seed),
+        spec=snakemake.params.spec,
+        grid=snakemake.params.grid,
+        n_requests=snakemake.params.n_requests,
+        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+    )

@@ -1,0 +1,23 @@
+from typing import TYPE_CHECKING
+
+from oneshui.log import log_to
+from oneshui.devices import choose_device
+from oneshui.stages.unlearn import unlearn
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with log_to(snakemake.log[0]):
+    unlearn(
+        snakemake.input.model,
+        snakemake.input.request,
+        snakemake.input.artefact,
+        snakemake.output.model,
+        method=snakemake.wildcards.method,
+        origin=snakemake.wildcards.origin,
+        dataset=snakemake.wildcards.dataset,
+        n=int(snakemake.wildcards.n),
+        seed=int(snakemake.wildcards.seed),
+        spec=snakemake.params.spec,
+        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+    )
