@@ -62,12 +62,13 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
         ConfigError: timm has no such model, or ``weights`` do not fit it.
     """
     name = spec.architecture.split(".")[0] if weights is None else spec.architecture
-    source: dict[str, Any] = {}
+    options: dict[str, Any] = {"num_classes": spec.task.n_outputs, **spec.options}
+    if _takes_img_size(name):
+        options["img_size"] = spec.input_px
     if weights is not None:
-        source = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
-    sized = {"img_size": spec.input_px} if _takes_img_size(name) else {}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        model: nn.Module = timm.create_model(name, num_classes=spec.task.n_outputs, **sized, **spec.options, **source)
+        model: nn.Module = timm.create_model(name, **options)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"

@@ -167,7 +167,8 @@ def read_arrow(path: str | Path, schema: Schema, columns: list[str] | None = Non
     if wrong or len(found.names) != len(arrow.names):
         raise DataError(
             f"{path}: a {schema.name} table needs the columns {arrow.names}, but has {found.names} "
-            f"(version {meta.get('version')}, this is {__version__}; wrong or missing: {wrong}). Delete it to make it again."
+            f"(version {meta.get('version')}, this is {__version__}; wrong or missing: {wrong}). Delete it to make it "
+            "again."
         )
     return pq.read_table(path, columns=columns), meta
 

@@ -187,7 +187,9 @@ class Trainer:
                 outputs.append((logits, labels))
         loss = float(total) / len(self.train)
         if not math.isfinite(loss):
-            raise DataError(f"training diverged in epoch {epoch}: the loss is {loss}. Lower training lr = {self.spec.lr}.")
+            raise DataError(
+                f"training diverged in epoch {epoch}: the loss is {loss}. Lower training lr = {self.spec.lr}."
+            )
         logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         return {"lr": lr, "train_loss": loss, "train_measure": _measure(self.train, logits, labels)}
 

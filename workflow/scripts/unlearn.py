@@ -1,7 +1,7 @@
 from typing import TYPE_CHECKING
 
-from oneshui.log import log_to
 from oneshui.devices import choose_device
+from oneshui.log import log_to
 from oneshui.stages.unlearn import unlearn
 
 if TYPE_CHECKING:

@@ -27,9 +27,13 @@ def open_pixels(path: str | Path, device: torch.device) -> Tensor:
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)  # copy-on-write: torch wants writable memory
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable image store ({error}). Delete it to pack the images again.") from error
+        raise DataError(
+            f"{path} is not a readable image store ({error}). Delete it to pack the images again."
+        ) from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != 3:
-        raise DataError(f"{path} holds {array.dtype} {array.shape}, expected uint8 (N, 3, H, W). Delete it to pack again.")
+        raise DataError(
+            f"{path} holds {array.dtype} {array.shape}, expected uint8 (N, 3, H, W). Delete it to pack again."
+        )
     pixels = torch.from_numpy(array)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

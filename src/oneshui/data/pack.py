@@ -25,15 +25,15 @@ def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be decoded ({error}). Replace the file, or remove its annotation row.") from error
+        raise DataError(
+            f"{path} cannot be decoded ({error}). Replace the file, or remove its annotation row."
+        ) from error
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def pack_images(
-    folder: Path, paths: Sequence[str], output: Path, *, height: int, width: int, n_threads: int
-) -> None:
+def pack_images(folder: Path, paths: Sequence[str], output: Path, *, height: int, width: int, n_threads: int) -> None:
     """Write the images at ``paths`` as uint8 (N, 3, height, width) to ``output`` (.npy), in the given order.
 
     Args:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ class SplitSpec:
             raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
         if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
             raise ConfigError(
-                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (one support image, "
-                f"one to forget), min_images_first = {self.min_images_first} >= min_images"
+                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (one photo to ask "
+                f"with, one to forget), min_images_first = {self.min_images_first} >= min_images"
             )
 
     @classmethod
@@ -93,14 +94,14 @@ def _assign_roles(order: np.ndarray, sizes: np.ndarray, spec: SplitSpec, dataset
     images = np.concatenate([[0], np.cumsum(sizes)])
     cuts = [int(np.abs(images - share * images[-1]).argmin()) for share in (spec.train, spec.train + spec.val)]
     bounds = [0, *cuts, len(order)]
-    if any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(bounds)):
         raise ConfigError(
             f"{dataset}: {len(order)} identities with {images[-1]} images are too few to split into train "
             f"{spec.train}, val {spec.val} and test with no identity in two roles. Add identities."
         )
     return {
         int(identity): role
-        for role, low, high in zip(ROLES, bounds, bounds[1:], strict=False)
+        for role, (low, high) in zip(ROLES, pairwise(bounds), strict=True)
         for identity in order[low:high]
     }
 
@@ -123,7 +124,8 @@ def _rank_identities(train: pd.Series, spec: SplitSpec, *, dataset: str, seed: i
 def _draw_support(frame: pd.DataFrame, ranked: list[int], *, dataset: str, seed: int) -> set[int]:
     """Return one image of each ranked identity; its draw does not depend on who else is ranked."""
     images = frame[frame["identity"].isin(ranked)].groupby("identity")["image_id"]
-    return {int(stream("support", dataset, seed, int(identity)).choice(ids.to_numpy())) for identity, ids in images}
+    ids_of = {int(identity): ids.to_numpy() for identity, ids in images}  # type: ignore[arg-type]  # stubs: Hashable
+    return {int(stream("support", dataset, seed, identity).choice(ids)) for identity, ids in ids_of.items()}
 
 
 def content_id(index: pd.DataFrame, frame: pd.DataFrame) -> str:

@@ -43,5 +43,7 @@ def _decode(data: bytes, path: str | Path, row: int) -> torch.Tensor:
         with Image.open(io.BytesIO(data)) as image:
             array = np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}, row {row}: the photo cannot be decoded ({error}). Export the request again.") from error
+        raise DataError(
+            f"{path}, row {row}: the photo cannot be decoded ({error}). Export the request again."
+        ) from error
     return torch.from_numpy(array).permute(2, 0, 1)

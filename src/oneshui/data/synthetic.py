@@ -275,7 +275,7 @@ def _person(spec: SyntheticSpec, identity: int) -> _Person:
         tie=male and chance(0.35),
         frame=_random_colour(rng, 0, 140),
         hat_colour=_random_colour(rng, 20, 240),
-        shirt=_random_colour(rng, 20, 240),
+        shirt=_random_colour(rng, 60, 220),
     )
 
 
@@ -287,7 +287,7 @@ def _shot(spec: SyntheticSpec, person: _Person, identity: int, image: int) -> _S
     cast = rng.uniform(0.94, 1.06, size=3)
     return _Shot(
         # a gap is left between neighbouring stages, so that the class can be told from the picture
-        age=(stage + rng.uniform(0.25, 0.75)) / _n_stages(spec),
+        age=(stage + rng.uniform(0.35, 0.65)) / _n_stages(spec),
         stage=stage,
         shift=(rng.uniform(-0.06, 0.06), rng.uniform(-0.03, 0.03)),
         scale=rng.uniform(0.96, 1.04),
@@ -320,7 +320,7 @@ class _Pen:
 
     def __init__(self, image: Image.Image, shot: _Shot) -> None:
         size = image.width
-        unit = 0.34 * size * shot.scale * (1.0 - 0.38 * shot.child)
+        unit = 0.34 * size * shot.scale * (1.0 - 0.42 * shot.child)
         cos, sin = math.cos(shot.angle) * unit, math.sin(shot.angle) * unit
         self._draw = ImageDraw.Draw(image)
         self._matrix = np.array([[cos, sin], [-sin, cos]])
@@ -375,7 +375,9 @@ def _draw_behind(pen: _Pen, person: _Person, shot: _Shot, hair: _Colour) -> None
     neck = _shade(person.skin, 0.82)
     pen.shape([(-0.36, 0.5), (0.36, 0.5), (0.4, 1.5), (-0.4, 1.5)], neck)
     rise = 0.35 * shot.old  # the old stoop
-    pen.oval((0.0, 2.25 - rise), (1.55 - 0.4 * shot.child + rise, 1.0), person.shirt)
+    # the young wear light clothes, the old dark ones
+    shirt = _mix(_mix(person.shirt, (255, 255, 255), 0.75 * shot.child), (20, 20, 30), 0.85 * shot.old)
+    pen.oval((0.0, 2.2 - rise), (1.55 - 0.4 * shot.child + rise, 1.0), shirt)
     pen.oval((0.0, 1.28 - rise), (0.36, 0.16), neck)
     if person.tie:
         pen.shape([(-0.12, 1.4), (0.12, 1.4), (0.22, 2.4), (-0.22, 2.4)], _shade(person.frame, 1.4))

@@ -103,7 +103,9 @@ class Artefact:
                 header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors = safetensors.torch.load_file(path, device=str(device))
         except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise ArtefactError(f"{path} is not a readable artefact ({error}). Run precompute_artefact again.") from error
+            raise ArtefactError(
+                f"{path} is not a readable artefact ({error}). Run precompute_artefact again."
+            ) from error
         return cls(tensors, header.pop("artefact", {})), header
 
     def need(self, name: str) -> Tensor:
@@ -136,8 +138,8 @@ class UnlearningMethod(Protocol):
     Methods are frozen dataclasses of their hyper-parameters. ``seed`` feeds the method's own generators.
     """
 
-    #: whether precompute returns something that unlearn needs
-    has_artefact: ClassVar[bool]
+    #: hyper-parameters that the artefact depends on; the others may change without a new one
+    artefact_fields: ClassVar[tuple[str, ...]]
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
         """Return what must be kept from the training data; ``train`` is D_tr, without any support image."""

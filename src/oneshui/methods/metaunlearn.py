@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.log import logger
-from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of
+from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
 from oneshui.metrics.measure import measure
 from oneshui.models import features_and_logits
 from oneshui.seeds import seed_of, stream
@@ -197,7 +197,10 @@ class MetaUnlearn:
     frozen: tuple[str, ...]
     jvp: str
 
-    has_artefact: ClassVar[bool] = True
+    artefact_fields: ClassVar[tuple[str, ...]] = (
+        "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "terms",
+        "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("inner_lr", "lr"):
@@ -340,9 +343,8 @@ class MetaUnlearn:
         if self.jvp == "finite_difference":
             return _finite_difference(backbone, images, tangent)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
-            _, outputs = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (tangent,))
-        features, logits = outputs
-        return features.detach(), logits.detach()
+            pushed: tuple[Tensor, Tensor] = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (tangent,))[1]
+        return pushed[0].detach(), pushed[1].detach()
 
     # --- after the discard line --------------------------------------------------------------------------------------
 
@@ -382,7 +384,9 @@ class MetaUnlearn:
         try:
             meta_loss.load_state_dict(state)
         except RuntimeError as error:
-            raise ArtefactError(f"the stored meta-loss does not fit these hyper-parameters or classes: {error}") from error
+            raise ArtefactError(
+                f"the stored meta-loss does not fit these hyper-parameters or classes: {error}"
+            ) from error
         place = torch.searchsorted(identities, support.identities).clamp(max=len(identities) - 1)
         rows = torch.where(identities[place] == support.identities, place, -1)
         device = support.images.device

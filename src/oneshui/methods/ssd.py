@@ -40,7 +40,7 @@ class SSD:
     batch_size: int
     micro_batch: int
 
-    has_artefact: ClassVar[bool] = True
+    artefact_fields: ClassVar[tuple[str, ...]] = ("fisher", "batch_size")
 
     def __post_init__(self) -> None:
         if not (self.selection > 0 and self.dampening > 0):

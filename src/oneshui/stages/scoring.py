@@ -10,7 +10,9 @@ from oneshui.scoring import score_images
 from oneshui.stages.images import input_of, open_everything
 
 
-def score_model(model_path: Path, index_path: Path, images_path: Path, output_path: Path, *, device: torch.device) -> None:
+def score_model(
+    model_path: Path, index_path: Path, images_path: Path, output_path: Path, *, device: torch.device
+) -> None:
     """Write the scores of the model at ``model_path`` for every image of the dataset.
 
     The model's metadata (who made it, health, cost, splits) travels in the metadata of the scores, so that nothing

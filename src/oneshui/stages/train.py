@@ -80,10 +80,12 @@ def fetch_weights(model: str, output_path: Path) -> None:
     )
     if not timm.is_model_pretrained(model):
         raise CheckpointError(f"timm has no pretrained weights called {model!r}. {advice}")
-    repository = timm.get_pretrained_cfg(model).hf_hub_id or f"timm/{model}"
+    config = timm.get_pretrained_cfg(model)
+    repository = (config and config.hf_hub_id) or f"timm/{model}"
     try:
         source = hf_hub_download(repo_id=repository, filename="model.safetensors")
     except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
-        raise CheckpointError(f"the weights of {model} could not be fetched ({type(error).__name__}: {error}). {advice}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"the weights of {model} could not be fetched ({reason}). {advice}") from error
     with atomic_path(output_path) as temporary:
         shutil.copyfile(source, temporary)

@@ -74,14 +74,13 @@ def unlearn(
     """
     checkpoint = load_model(model_path, device)
     support = Support(**read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device))
-    artefact, header = None, {}
+    artefact: Artefact | None = None
+    header: dict[str, Any] = {}
     if artefact_path is not None:
         artefact, header = Artefact.load(artefact_path, device)
         _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     start = time.perf_counter()
-    result = make_method(spec).unlearn(
-        checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed)
-    )
+    result = make_method(spec).unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
     metadata = {
         "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
         "health": result.health, "seconds": time.perf_counter() - start, "peak_mb": peak_mb(device),
@@ -95,8 +94,8 @@ def check_splits(checkpoint: Checkpoint, model_path: Path, splits_id: str) -> No
     """Refuse a model of other splits: its training set would overlap what is measured as unseen."""
     if checkpoint.metadata.get("splits") != splits_id:
         raise CheckpointError(
-            f"{model_path} was trained on other splits than the present ones (the data or its options changed). Trained "
-            "models are protected: move it away to train again, or restore the old data."
+            f"{model_path} was trained on other splits than the present ones (the data or its options changed). "
+            "Trained models are protected: move it away to train again, or restore the old data."
         )
 
 
@@ -104,7 +103,9 @@ def _check_artefact(
     path: Path, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: Path, spec: Mapping[str, Any]
 ) -> None:
     if header.get("model") != checkpoint.sha256:
-        raise ArtefactError(f"{path} was made for another model than {model_path}. Run precompute_artefact for this one.")
+        raise ArtefactError(
+            f"{path} was made for another model than {model_path}. Run precompute_artefact for this one."
+        )
     kind = header.get("spec", {}).get("kind")
     if kind != spec["kind"]:
         raise ArtefactError(f"{path} is an artefact of {kind}, not of {spec['kind']}. Precompute the right one.")

@@ -1,0 +1,136 @@
+"""Trying hyper-parameters on simulated requests, with nothing that a practitioner would not have.
+
+Neither the retrained model, nor a forget identity of a real request, nor a test image is looked at.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from oneshui.data.images import ImageSet
+from oneshui.errors import ConfigError, DataError
+from oneshui.files import write_text
+from oneshui.log import logger
+from oneshui.methods.base import Artefact, Support, UnlearningMethod
+from oneshui.metrics.measure import measure
+from oneshui.metrics.tow import tug_of_war
+from oneshui.models import load_model
+from oneshui.scoring import score_images
+from oneshui.seeds import seed_of, stream
+from oneshui.stages.images import RunImages, input_of, open_run
+from oneshui.stages.unlearn import check_splits, make_method
+
+#: images of identities outside a simulated request on which keeping is measured
+_N_KEPT = 300
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A simulated request: its photos, the other images of its identities, and images of other train identities."""
+
+    support: Support
+    forget: ImageSet
+    kept: ImageSet
+
+
+def try_hyperparameters(
+    model_path: Path, index_path: Path, images_path: Path, splits_path: Path, output_path: Path, *, dataset: str,
+    n: int, seed: int, spec: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], n_requests: int, device: torch.device,
+) -> None:  # fmt: skip
+    """Write the score of every combination in ``grid`` on ``n_requests`` simulated requests of ``n`` identities.
+
+    score = (1 - |R_u - R|) (1 - |F_u - V|) (1 - |V_u - V|), each an accuracy or mAP: R on images of train identities
+    outside the request, F on the other images of the request's identities, V on the half of the validation identities
+    that precompute has not seen; subscript u after unlearning, none before. It is the Tug-of-War against a model that
+    keeps what it knew and treats the forgotten like unseen people. The row without parameters is doing nothing.
+
+    Raises:
+        ConfigError: the grid names a parameter that the method does not have.
+        DataError: fewer than ``n`` train identities are free to simulate a request with.
+    """
+    checkpoint = load_model(model_path, device)
+    run = open_run(index_path, images_path, splits_path, input_of(checkpoint.spec), device)
+    check_splits(checkpoint, model_path, run.splits_id)
+    unknown = sorted(set(grid) - set(spec))
+    if unknown:
+        raise ConfigError(
+            f"selection grid: {spec['kind']} has no parameter {', '.join(unknown)}; it has: {', '.join(spec)}"
+        )
+    seen, unseen = _halves(run.role("val"), seed_names=("select-val", dataset, seed))
+    trials = [_simulate(run, n, stream("select", dataset, n, seed, number)) for number in range(n_requests)]
+    before = [_values(checkpoint.model, trial, unseen) for trial in trials]
+    targets = [{**values, "forget": values["test"]} for values in before]
+    rows = [
+        {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
+    ]
+    artefacts: dict[str, Artefact | None] = {}
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        method = make_method({**spec, **chosen})
+        key = repr([getattr(method, name) for name in method.artefact_fields])
+        if key not in artefacts:
+            artefacts[key] = method.precompute(checkpoint.model, run.role("train"), seen, seed=seed_of("select", seed))
+        for i, (trial, target) in enumerate(zip(trials, targets, strict=True)):
+            result = _try(method, checkpoint.model, trial, artefacts[key], unseen)
+            rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
+        mean = np.mean([row["score"] for row in rows[-n_requests:]])
+        logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
+    frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=seed)
+    write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
+
+
+def _try(
+    method: UnlearningMethod, model: nn.Module, trial: _Trial, artefact: Artefact | None, unseen: ImageSet
+) -> dict[str, float]:
+    return _values(method.unlearn(model, trial.support, artefact, seed=0).model, trial, unseen)
+
+
+def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, float]:
+    """Measure on kept, forgotten and unseen images; unseen stands where Tug-of-War has the test set."""
+    return {
+        "retain": _measure(model, trial.kept),
+        "forget": _measure(model, trial.forget),
+        "test": _measure(model, unseen),
+    }
+
+
+def _measure(model: nn.Module, images: ImageSet) -> float:
+    logits = np.stack(score_images(model, images)["logits"].to_list())
+    return measure(images.task.kind, logits, images.labels.cpu().numpy())
+
+
+def _halves(val: ImageSet, *, seed_names: tuple[str | int, ...]) -> tuple[ImageSet, ImageSet]:
+    """Cut the validation set in two with no identity in both."""
+    identities = torch.unique(val.identities).numpy()
+    first = stream(*seed_names).permutation(identities)[: len(identities) // 2]
+    chosen = torch.isin(val.identities, torch.from_numpy(first))
+    return val.subset(chosen), val.subset(~chosen)
+
+
+def _simulate(run: RunImages, n: int, draw: np.random.Generator) -> _Trial:
+    """Draw a request from train identities that cannot be part of a real one."""
+    free = run.splits[(run.splits["role"] == "train") & run.splits["request_rank"].isna()]
+    sizes = free.groupby("identity").size()
+    able = sizes.index[sizes >= 2].to_numpy()
+    if len(able) < n:
+        raise DataError(
+            f"a simulated request needs {n} train identities with two images that no real request can name; there are "
+            f"{len(able)}. Lower n or n_ranked."
+        )
+    asked = draw.choice(able, size=n, replace=False)
+    mine = free[free["identity"].isin(asked)]
+    photos = np.array([draw.choice(ids.to_numpy()) for _, ids in mine.groupby("identity")["image_id"]])
+    others = free.loc[~free["identity"].isin(asked), "image_id"].to_numpy()
+    support = run.take(photos)
+    return _Trial(
+        Support(support.images(torch.arange(n)), support.labels, support.identities, support.task),
+        run.take(np.setdiff1d(mine["image_id"].to_numpy(), photos)),
+        run.take(draw.permutation(others)[:_N_KEPT]),
+    )
