@@ -50,7 +50,16 @@ def raw_inputs(wildcards):
 def index_spec(wildcards):
     """The part of a dataset's entry that its index depends on."""
     entry = config["datasets"][wildcards.dataset]
-    return {key: entry[key] for key in ("layout", "options", "identities", "min_images", "duplicate_distance")}
+    return {
+        key: entry[key]
+        for key in (
+            "layout",
+            "options",
+            "identities",
+            "min_images",
+            "duplicate_distance",
+        )
+    }
 
 
 def published_layout(wildcards):
@@ -62,7 +71,10 @@ def published_layout(wildcards):
 def training_spec(wildcards):
     """What a trained model depends on. Refuses to go on where a model exists that was trained with something else."""
     dataset = wildcards.dataset
-    spec = {"dataset": config["datasets"][dataset], "training": config["training"][dataset]}
+    spec = {
+        "dataset": config["datasets"][dataset],
+        "training": config["training"][dataset],
+    }
     n = wildcards.get("n")
     role = "pretrain" if n is None else "retrain"
     part = "" if n is None else f"n{n}/"
@@ -85,7 +97,11 @@ def initial_weights(wildcards):
     source = training["init_weights"]
     if source == "random":
         return []
-    return f"results/weights/{training['model']}.safetensors" if source == "timm" else source
+    return (
+        f"results/weights/{training['model']}.safetensors"
+        if source == "timm"
+        else source
+    )
 
 
 def kept(path):
@@ -95,7 +111,9 @@ def kept(path):
 
 def spec_of_method(wildcards):
     """Hyper-parameters of a method for one dataset and request size."""
-    return method_spec(config["methods"], wildcards.method, wildcards.dataset, int(wildcards.n))
+    return method_spec(
+        config["methods"], wildcards.method, wildcards.dataset, int(wildcards.n)
+    )
 
 
 def table_metrics(wildcards):
@@ -105,7 +123,11 @@ def table_metrics(wildcards):
         f"results/metrics/{block['dataset']}/n{block['n']}/seed{seed}/{row}.parquet"
         for block in table["blocks"]
         for seed in SEEDS
-        for row in ("pretrain", "retrain", *(f"pretrain/{method}" for method in table["methods"]))
+        for row in (
+            "pretrain",
+            "retrain",
+            *(f"pretrain/{method}" for method in table["methods"]),
+        )
     ]
 
 
@@ -115,7 +137,11 @@ def figure_inputs(wildcards):
     if figure["kind"] == "table_bars":
         return [f"results/tables/{figure['table']}.csv"]
     blocks = config["tables"][figure["table"]]["blocks"]
-    pretrained = {f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors" for block in blocks for seed in SEEDS}
+    pretrained = {
+        f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors"
+        for block in blocks
+        for seed in SEEDS
+    }
     retrained = {
         f"results/models/{block['dataset']}/n{block['n']}/seed{seed}/retrain.safetensors"
         for block in blocks

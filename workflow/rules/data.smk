@@ -7,7 +7,9 @@ rule render_faces:
     log:
         "results/logs/render_faces/{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(name for name, entry in config["datasets"].items() if "synthetic" in entry),
+        dataset=one_of(
+            name for name, entry in config["datasets"].items() if "synthetic" in entry
+        ),
     conda:
         "../../envs/report.yaml"
     params:
@@ -101,11 +103,11 @@ rule check_dataset:
 
 
 rule check_data:
-    localrule: True
     input:
         expand("results/data/{dataset}/check.md", dataset=config["datasets"]),
     log:
         "results/logs/check_data.log",
+    localrule: True
     conda:
         "../../envs/report.yaml"
     shell:

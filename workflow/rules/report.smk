@@ -7,7 +7,10 @@ rule make_table:
         published="resources/paper/published_results.csv",
     output:
         csv=report(
-            "results/tables/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}
+            "results/tables/{table}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
         ),
         markdown="results/tables/{table}.md",
         latex="results/tables/{table}.tex",

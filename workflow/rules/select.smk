@@ -29,7 +29,8 @@ rule try_hyperparameters:
 rule select_hyperparameters:
     input:
         trials=expand(
-            "results/selection/{{dataset}}/n{{n}}/seed{seed}/{{method}}.csv", seed=lookup(dpath="selection/seeds", within=config)
+            "results/selection/{{dataset}}/n{{n}}/seed{seed}/{{method}}.csv",
+            seed=lookup(dpath="selection/seeds", within=config),
         ),
     output:
         ranking="results/selection/{dataset}/n{n}/{method}.csv",

@@ -4,13 +4,13 @@
 
 
 rule fetch_weights:
-    localrule: True
     output:
         weights="results/weights/{model}.safetensors",
     log:
         "results/logs/fetch_weights/{model}.log",
     wildcard_constraints:
         model=r"[\w.]+",
+    localrule: True
     conda:
         "../../envs/torch.yaml"
     script:

@@ -40,7 +40,9 @@ rule unlearn:
         request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
         artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
     output:
-        model=kept("results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"),
+        model=kept(
+            "results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"
+        ),
     log:
         "results/logs/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     benchmark:

@@ -12,7 +12,7 @@ with the request.
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ from oneshui.tasks import Task
 
 _INPUTS = ("logits", "features", "target", "identity")
 _TERMS = ("first", "second", "both")
-_DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
+_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
 _JVP = ("exact", "finite_difference")
 _EMBEDDING_DIM = 64
 #: below float32's resolution a step changes no weight
@@ -237,7 +237,7 @@ class MetaUnlearn:
         meta_loss = self._new_meta_loss(backbone, train, len(identities), seed)
         optimiser = torch.optim.Adam(meta_loss.parameters(), lr=self.lr, amsgrad=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=self.epochs)
-        reference = _validation_reference(model, val, self.micro_batch)
+        reference = validation_reference(model, val, self.micro_batch)
         history: list[dict[str, float]] = []
         meta_loss.train()
         with torch.random.fork_rng(devices=_cuda_of(train)):
@@ -502,7 +502,7 @@ def simulate_requests(identities: np.ndarray, simulated_n: int, *, seed: int, ep
     return requests
 
 
-def _validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
+def validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
     if not len(val):
         raise DataError("metaunlearn: the validation set is empty; its loss is what forgetting aims at")
     with torch.no_grad():

@@ -42,7 +42,8 @@ class _Trial:
 
 def try_hyperparameters(
     model_path: Path, index_path: Path, images_path: Path, splits_path: Path, output_path: Path, *, dataset: str,
-    n: int, seed: int, spec: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], n_requests: int, device: torch.device,
+    n: int, seed: int, spec: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], n_requests: int,
+    device: torch.device,
 ) -> None:  # fmt: skip
     """Write the score of every combination in ``grid`` on ``n_requests`` simulated requests of ``n`` identities.
 

@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv from requirements.lock first.
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check fix lock check-data benchmarks
+
+demo: .venv/ready
+	$(SNAKEMAKE) --configfile config/demo.yaml -- all
+	@cat results/tables/demo.md
+
+# every test; `make check` is the quick part
+test: .venv/ready
+	$(BIN)/pytest -q
+
+# read-only and under 90 s on two cores: format, lint, types, import layers, workflow lint, fast tests
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/lint-imports
+	$(BIN)/snakemake --lint
+	$(BIN)/pytest -q -m "not slow and not gpu and not realdata"
+
+fix: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# counts of the raw data beside the published ones: make check-data CONFIG=config/config.yaml DATA=folder
+CONFIG ?= config/config.yaml
+DATA ?= data
+check-data: .venv/ready
+	$(SNAKEMAKE) --configfile $(CONFIG) --config data_root=$(DATA) -- check_data
+
+benchmarks: .venv/ready
+	$(BIN)/python benchmarks/meta_gradient.py
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "oneshui needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# pins for Python 3.11 to 3.13 and every platform, with hashes
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-header --quiet --output-file requirements.lock pyproject.toml
