@@ -1,7 +1,7 @@
 """Small stand-ins that several tests share."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ class TensorSet:
     pixels: Tensor
     labels: Tensor
     task: Task
-    identities: Tensor = torch.empty(0, dtype=torch.int64)
+    identities: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
+import difflib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,14 +67,31 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     if _takes_img_size(name):
         options["img_size"] = spec.input_px
     if weights is not None:
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        given = _names_in(weights)
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
     try:
         model: nn.Module = timm.create_model(name, **options)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
-    return model.eval()
+    if weights is not None and 2 * len(model.state_dict().keys() & given) < len(model.state_dict()):
+        raise ConfigError(  # timm takes what fits and is silent about the rest
+            f"{weights} lacks most tensors of {spec.architecture!r}, e.g. {min(model.state_dict().keys() - given)}. "
+            "Are they the weights of this model?"
+        )
+    return model.eval().to(memory_format=torch.channels_last)  # convolutions are a quarter faster, also on the CPU
+
+
+def _names_in(weights: Path) -> set[str]:
+    """Return the names of the tensors in a safetensors file; timm would read any other file as a pickle."""
+    try:
+        if weights.suffix != ".safetensors":
+            raise OSError("its name does not end in .safetensors")
+        with safetensors.safe_open(weights, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(f"the initial weights {weights} are not a readable safetensors file ({error}).") from error
 
 
 def _takes_img_size(name: str) -> bool:

@@ -121,17 +121,17 @@ def write_table(path: str | Path, frame: pd.DataFrame, schema: Schema, meta: dic
     arrow = schema.arrow(meta.get("task"))
     if list(frame.columns) != arrow.names:
         raise DataError(f"{schema.name} table has columns {list(frame.columns)}, expected {arrow.names}")
+    _check_nulls(frame, arrow, schema.name)
     try:
         table = pa.Table.from_pandas(frame, schema=arrow, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"{schema.name} table: {error}") from error
-    _check_nulls(table, arrow, schema.name)
     _write_arrow(path, table, meta)
 
 
-def _check_nulls(table: pa.Table, arrow: pa.Schema, name: str) -> None:
+def _check_nulls(frame: pd.DataFrame, arrow: pa.Schema, name: str) -> None:
     for field in arrow:
-        if not field.nullable and table.column(field.name).null_count:
+        if not field.nullable and frame[field.name].isna().any():
             raise DataError(f"{name} table: column {field.name} has missing values")
 
 

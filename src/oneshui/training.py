@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.seeds import seed_of
 
+_OPTIMISERS = ("sgd", "adamw")
 _PRECISIONS = ("bf16", "fp32")
 #: writing sidecars may take at most this share of the time
 _SIDECAR_SHARE = 0.05
@@ -48,8 +49,9 @@ class TrainSpec:
         epochs: passes over the training set, >= 1.
         warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
         batch_size: >= 1.
-        lr: peak learning rate of SGD, > 0.
-        momentum: in [0, 1).
+        optimiser: ``sgd`` (the paper), or ``adamw``, which learns small sets by heart in fewer epochs.
+        lr: peak learning rate, > 0.
+        momentum: of SGD, or the first beta of AdamW, in [0, 1).
         weight_decay: >= 0.
         crop_scale: area range of RandomResizedCrop, within (0, 1].
         precision: ``bf16`` autocast on CUDA (the CPU always computes in fp32), or ``fp32``.
@@ -65,6 +67,7 @@ class TrainSpec:
     epochs: int
     warmup_epochs: int
     batch_size: int
+    optimiser: str
     lr: float
     momentum: float
     weight_decay: float
@@ -84,6 +87,7 @@ class TrainSpec:
             "std > 0": self.std > 0,
             "input_px >= 8": self.input_px >= 8,
             "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
+            f"optimiser in {_OPTIMISERS}": self.optimiser in _OPTIMISERS,
             f"precision in {_PRECISIONS}": self.precision in _PRECISIONS,
         }
         broken = [rule for rule, holds in checks.items() if not holds]
@@ -104,7 +108,6 @@ class _State:
     history: list[dict[str, float]]
     best_epoch: int
     best: dict[str, Tensor]
-    momentum: dict[str, Tensor] = field(default_factory=dict)
 
 
 def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
@@ -136,9 +139,7 @@ class Trainer:
             raise DataError(f"training needs images: {len(train)} to train on, {len(val)} to validate on")
         self.model, self.spec, self.train, self.val = model, spec, train, val
         self.stream, self.sidecar, self.fingerprint = stream, sidecar, fingerprint
-        self.optimiser = torch.optim.SGD(
-            model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
-        )
+        self.optimiser = _make_optimiser(model, spec)
         self.steps_per_epoch = math.ceil(len(train) / spec.batch_size)
         self._last_sidecar = time.monotonic()
         self._pause = 0.0  # seconds that must pass before the next sidecar
@@ -222,11 +223,13 @@ class Trainer:
         started = time.monotonic()
         if state.epoch == self.spec.epochs or started - self._last_sidecar < self._pause:
             return
-        for name, parameter in self.model.named_parameters():
-            buffer = self.optimiser.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                state.momentum[name] = buffer
-        groups = {"model": self.model.state_dict(), "best": state.best, "momentum": state.momentum}
+        moments = {
+            f"{name}/{key}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimiser.state[parameter].items()
+            if value is not None
+        }
+        groups = {"model": self.model.state_dict(), "best": state.best, "optimiser": moments}
         tensors = {f"{group}/{n}": t.detach().cpu().contiguous() for group, ts in groups.items() for n, t in ts.items()}
         note = {"epoch": state.epoch, "history": state.history, "best_epoch": state.best_epoch}
         header = {"fingerprint": self.fingerprint, "state": json.dumps(note)}
@@ -249,17 +252,26 @@ class Trainer:
         if header.get("fingerprint") != self.fingerprint:
             logger.warning("%s belongs to another run; training starts from the beginning", self.sidecar)
             return None
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, tensor in tensors.items():
             group, _, key = name.partition("/")
             groups[group][key] = tensor
         self.model.load_state_dict(groups["model"])
-        for name, parameter in self.model.named_parameters():
-            if name in groups["momentum"]:
-                self.optimiser.state[parameter]["momentum_buffer"] = groups["momentum"][name]
+        parameters = dict(self.model.named_parameters())
+        for path, value in groups["optimiser"].items():
+            name, _, key = path.partition("/")
+            like = parameters[name] if value.shape == parameters[name].shape else value
+            self.optimiser.state[parameters[name]][key] = torch.empty_like(like).copy_(value)
         note = json.loads(header["state"])
         logger.info("resuming after epoch %d of %d", note["epoch"] - 1, self.spec.epochs)
-        return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"], {})
+        return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"])
+
+
+def _make_optimiser(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
+    if spec.optimiser == "adamw":
+        betas = (spec.momentum, 0.999)
+        return torch.optim.AdamW(model.parameters(), lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
 def _measure(images: ImageSet, logits: Tensor, labels: Tensor) -> float:

@@ -26,7 +26,7 @@ def open_pixels(path: str | Path, device: torch.device) -> Tensor:
     """
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)  # copy-on-write: torch wants writable memory
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{path} is not a readable image store ({error}). Delete it to pack the images again."
         ) from error
@@ -125,8 +125,9 @@ class InputSpec:
     std: float
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Return values in [0, 255] as normalised input."""
-        return values.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        """Return values in [0, 255] as normalised input, in the memory layout that convolutions like best."""
+        scaled = values.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        return scaled.contiguous(memory_format=torch.channels_last)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Return uint8 ``pixels`` (B, 3, H, W) under the test transform: resized to a square, normalised."""

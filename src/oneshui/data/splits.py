@@ -41,8 +41,8 @@ class SplitSpec:
             raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
         if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
             raise ConfigError(
-                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (a photo to ask with "
-                f"and one to forget), min_images_first = {self.min_images_first} >= min_images"
+                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (a photo to ask "
+                f"with and one to forget), min_images_first = {self.min_images_first} >= min_images"
             )
 
     @classmethod

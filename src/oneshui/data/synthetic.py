@@ -44,6 +44,9 @@ _HAIR: Final[Mapping[str, _Colour]] = {
     "blond": (220, 172, 70),
     "red": (172, 74, 34),
 }
+_STYLES: Final = ("short", "bangs", "straight", "wavy", "bald")
+_MALE_STYLES: Final = (0.55, 0.1, 0.05, 0.15, 0.15)  # shares
+_FEMALE_STYLES: Final = (0.1, 0.25, 0.35, 0.3, 0.0)
 _GREY: Final[_Colour] = (236, 236, 242)
 _IRIS: Final[tuple[_Colour, ...]] = ((70, 44, 26), (52, 96, 156), (70, 122, 70), (110, 100, 90))
 _DARK: Final[_Colour] = (36, 26, 28)
@@ -240,11 +243,6 @@ def _person(spec: SyntheticSpec, identity: int) -> _Person:
     male = chance(0.5)
     tone = int(rng.integers(len(_SKIN)))
     hair_name = str(rng.choice(list(_HAIR), p=[0.35, 0.3, 0.2, 0.15]))
-    styles = (
-        {"short": 0.55, "bangs": 0.1, "straight": 0.05, "wavy": 0.15, "bald": 0.15}
-        if male
-        else {"short": 0.1, "bangs": 0.25, "straight": 0.35, "wavy": 0.3, "bald": 0.0}
-    )
     return _Person(
         male=male,
         middle_stage=int(rng.integers(_n_stages(spec))),
@@ -252,7 +250,7 @@ def _person(spec: SyntheticSpec, identity: int) -> _Person:
         skin=_shade(_SKIN[tone], rng.uniform(0.93, 1.03)),
         hair_name=hair_name,
         hair=_shade(_HAIR[hair_name], rng.uniform(0.85, 1.15)),
-        style=str(rng.choice(list(styles), p=list(styles.values()))),
+        style=str(rng.choice(_STYLES, p=_MALE_STYLES if male else _FEMALE_STYLES)),
         face_width=rng.uniform(0.7, 0.95),
         jaw=rng.uniform(0.0, 1.0),
         eye_gap=rng.uniform(0.29, 0.4),

@@ -236,20 +236,20 @@ class MetaUnlearn:
         identities = torch.unique(train.identities)
         meta_loss = self._new_meta_loss(backbone, train, len(identities), seed)
         optimiser = torch.optim.Adam(meta_loss.parameters(), lr=self.lr, amsgrad=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=self.epochs)
         reference = validation_reference(model, val, self.micro_batch)
         history: list[dict[str, float]] = []
         meta_loss.train()
         with torch.random.fork_rng(devices=_cuda_of(train)):
             torch.manual_seed(seed_of("metaunlearn-dropout", seed))
             for epoch in range(self.epochs):
+                for group in optimiser.param_groups:  # by hand: torch's schedules warn where every step was skipped
+                    group["lr"] = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
                 requests = simulate_requests(train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch)
                 draw = stream("metaunlearn-val", seed, epoch)
                 for request in tqdm(requests, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
                     support = self._simulated_support(train, request, identities)
                     outer = Eq6(self, backbone, train.subset(torch.from_numpy(request.forget)), val, reference, draw)
                     history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
-                schedule.step()
                 _log_epoch(epoch, history)
         health = _health(history, reference)
         if health["saturated"]:

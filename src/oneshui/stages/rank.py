@@ -29,6 +29,6 @@ def select_hyperparameters(trials_paths: Sequence[Path], output_path: Path) -> N
     ranking.insert(2, "n_requests", grouped.size())
     ranking = ranking.sort_values("score", ascending=False, kind="stable").reset_index()
     best = ranking.iloc[0]
-    chosen = {name: best[name] for name in params} if best[params].notna().any() else "doing nothing"
+    chosen = best[params].to_dict() if best[params].notna().any() else "doing nothing"
     logger.info("best of %d combinations: %s, score %.4f", len(ranking), chosen, best["score"])
     write_text(output_path, ranking.to_csv(index=False))

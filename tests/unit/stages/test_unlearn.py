@@ -1,0 +1,217 @@
+"""The stages on both sides of the discard line, from files to files, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
+from oneshui.files import sha256_file
+from oneshui.methods.base import Artefact
+from oneshui.methods.ssd import SSD
+from oneshui.models import ModelSpec, build_model, load_model, save_model
+from oneshui.schemas import INDEX, SCORES, SPLITS, read_table, write_table
+from oneshui.seeds import seed_of
+from oneshui.stages.data import export_request, split_identities
+from oneshui.stages.scoring import score_model
+from oneshui.stages.unlearn import make_method, precompute_artefact, unlearn
+from oneshui.tasks import Task
+
+CPU = torch.device("cpu")
+TASK = Task("classification", ("a", "b", "c"))
+SSD_SPEC = {"kind": "ssd", "selection": 1.0, "dampening": 0.5, "fisher": "image", "batch_size": 16, "micro_batch": 8}
+META_SPEC = {
+    "kind": "metaunlearn", "inner_lr": 0.1, "lr": 1e-3, "epochs": 1, "simulated_n": 3, "batch_size": 8,
+    "micro_batch": 8, "hidden": 8, "dropout": 0.0, "inputs": ["logits", "features", "target", "identity"],
+    "terms": "both", "accuracy_weight": True, "distance": "smooth_l1", "val_gradient": False, "frozen": [],
+    "jvp": "exact",
+}  # fmt: skip
+
+
+class Run:
+    """The files of a run: 24 identities with four images of 16 px, a model and a request."""
+
+    def __init__(self, folder: Path, task: Task = TASK) -> None:
+        self.folder, self.task = folder, task
+        self.index, self.images = folder / "index.parquet", folder / "images.npy"
+        self.splits, self.request = folder / "splits.parquet", folder / "request.parquet"
+        self.model, self.artefact = folder / "pretrain.safetensors", folder / "artefact.safetensors"
+        draw = np.random.default_rng(0)
+        frame = pd.DataFrame({"image_id": range(96), "path": "x.png", "identity": np.arange(96) // 4})
+        label: Any = draw.integers(0, 2, 96) if task.kind == "classification" else list(draw.integers(0, 2, (96, 3)))
+        frame = frame.assign(identity_name=frame["identity"].astype(str), label=label, width=16, height=16)
+        meta = {"task": task.kind, "classes": list(task.classes), "dataset": "toy"}
+        write_table(self.index, frame.assign(duplicate_group=range(96)), INDEX, meta)
+        np.save(self.images, draw.integers(0, 256, (96, 3, 16, 16), dtype=np.uint8))
+        spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
+        split_identities(self.index, self.splits, dataset="toy", seed=0, spec=spec)
+        export_request(self.index, self.images, self.splits, self.request, n=2)
+        self.write_model()
+
+    def write_model(self, seed: int = 0, **metadata: Any) -> None:
+        spec = ModelSpec("resnet10t", self.task, 16, 0.5, 0.5, {"channels": (4, 4, 4, 4), "stem_width": 4})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build_model(spec)
+        content = read_table(self.splits, SPLITS)[1]["content"]
+        save_model(self.model, model, spec, {"splits": content, "training": {"history": []}, **metadata})
+
+    def precompute(self, spec: dict[str, Any]) -> None:
+        precompute_artefact(self.model, self.index, self.images, self.splits, self.artefact, method="mine",
+                            dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+
+    def unlearn(self, spec: dict[str, Any], artefact: bool = True) -> Path:
+        output = self.folder / "unlearned.safetensors"
+        unlearn(self.model, self.request, self.artefact if artefact else None, output, method="mine",
+                origin="pretrain", dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+        return output
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return load_model(path, CPU).model.state_dict()
+
+
+@pytest.mark.parametrize("spec", [SSD_SPEC, META_SPEC], ids=["ssd", "metaunlearn"])
+def test_unlearning_from_files_to_a_file(run: Run, spec: dict[str, Any]) -> None:
+    run.precompute(spec)
+    before = run.model.read_bytes()
+    metadata = load_model(run.unlearn(spec), CPU).metadata
+    assert run.model.read_bytes() == before
+    assert (metadata["method"], metadata["origin"], metadata["dataset"]) == ("mine", "pretrain", "toy")
+    assert (metadata["n"], metadata["seed"], metadata["spec"]) == (2, 0, spec)
+    assert metadata["model"] == sha256_file(run.model)
+    assert metadata["request"] == sha256_file(run.request)
+    assert metadata["splits"] == read_table(run.splits, SPLITS)[1]["content"]
+    assert metadata["health"]["relative_step"] > 0
+    assert metadata["precompute_seconds"] > 0 and metadata["seconds"] > 0 and metadata["peak_mb"] > 0
+    start, end = weights(run.model), weights(run.folder / "unlearned.safetensors")
+    assert any(not torch.equal(value, start[name]) for name, value in end.items())
+
+
+def test_data_may_be_gone_once_the_artefact_is_made(run: Run) -> None:
+    run.precompute(META_SPEC)
+    wanted = weights(run.unlearn(META_SPEC))
+    for path in (run.index, run.images, run.splits):
+        path.unlink()
+    found = weights(run.unlearn(META_SPEC))
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_artefact_is_of_the_training_set_without_the_photos(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def precompute(self: SSD, model: Any, train: Any, val: Any, *, seed: int) -> Artefact:
+        seen.update(train=train, val=val, seed=seed)
+        return Artefact({"x": torch.zeros(1)})
+
+    monkeypatch.setattr(SSD, "precompute", precompute)
+    run.precompute(SSD_SPEC)
+    splits, _ = read_table(run.splits, SPLITS)
+    parts = {
+        part: splits.loc[(splits["role"] == part) & ~splits["is_support"], "image_id"] for part in ("train", "val")
+    }
+    assert {part: sorted(seen[part].image_ids.tolist()) for part in parts} == {p: list(i) for p, i in parts.items()}
+    assert seen["seed"] == seed_of("method", "toy", 2, 0)
+    header = Artefact.load(run.artefact, CPU)[1]
+    assert (header["model"], header["spec"]) == (sha256_file(run.model), SSD_SPEC)
+
+
+def test_artefact_of_another_model_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    run.write_model(seed=1)
+    with pytest.raises(ArtefactError, match=r"artefact\.safetensors was made for another model than .*pretrain"):
+        run.unlearn(SSD_SPEC)
+
+
+def test_artefact_of_another_method_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    with pytest.raises(ArtefactError, match="is an artefact of ssd, not of metaunlearn"):
+        run.unlearn(META_SPEC)
+
+
+def test_missing_artefact_is_an_error(run: Run) -> None:
+    with pytest.raises(ArtefactError, match="not a readable artefact"):
+        run.unlearn(SSD_SPEC)
+    with pytest.raises(ArtefactError, match="ssd needs its artefact"):
+        run.unlearn(SSD_SPEC, artefact=False)
+
+
+def test_damaged_artefact_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    run.artefact.write_bytes(run.artefact.read_bytes()[:-8])
+    with pytest.raises(ArtefactError, match="not a readable artefact"):
+        run.unlearn(SSD_SPEC)
+    assert not (run.folder / "unlearned.safetensors").exists()
+
+
+def test_model_of_other_splits_is_an_error(run: Run) -> None:
+    run.write_model(splits="0123456789abcdef")
+    with pytest.raises(CheckpointError, match="was trained on other splits"):
+        run.precompute(SSD_SPEC)
+    assert not run.artefact.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "forget_everything"}, "method kind 'forget_everything' is unknown, allowed: metaunlearn, ssd"),
+        ({"kind": None}, "method kind None is unknown"),
+        ({"alpha": 1.0}, "ssd: unknown key alpha; allowed: selection, dampening"),
+        ({"selection": -1.0}, "ssd: selection = -1.0"),
+    ],
+)
+def test_unknown_kind_or_parameter_is_an_error(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_method({**SSD_SPEC, **change})
+
+
+def test_missing_parameter_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="ssd: missing key fisher"):
+        make_method({key: value for key, value in SSD_SPEC.items() if key != "fisher"})
+
+
+def test_revision_is_no_parameter() -> None:
+    assert make_method({**SSD_SPEC, "revision": 7}) == make_method(SSD_SPEC)
+
+
+def test_spec_stays_as_it_is() -> None:
+    spec = {**META_SPEC, "revision": 1}
+    method = make_method(spec)
+    assert spec == {**META_SPEC, "revision": 1}
+    assert method.inputs == ("logits", "features", "target", "identity")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "other", [Task("classification", ("a", "b", "z")), Task("multilabel", ("a", "b", "c"))], ids=["classes", "kind"]
+)
+def test_request_of_another_task_is_an_error(run: Run, tmp_path: Path, other: Task) -> None:
+    run.precompute(SSD_SPEC)
+    (tmp_path / "other").mkdir()
+    run.request = Run(tmp_path / "other", other).request
+    with pytest.raises(DataError, match=f"is a {other.kind} request with 3 classes"):
+        run.unlearn(SSD_SPEC)
+
+
+def test_scores_carry_the_models_metadata(run: Run) -> None:
+    run.write_model(method="mine", health={"saturated": False})
+    score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)
+    frame, meta = read_table(run.folder / "scores.parquet", SCORES)
+    assert frame["image_id"].tolist() == list(range(96))
+    content = read_table(run.splits, SPLITS)[1]["content"]
+    assert meta["model"] == {"splits": content, "method": "mine", "health": {"saturated": False}}
+    assert (meta["task"], meta["classes"]) == ("classification", ["a", "b", "c"])
+
+
+def test_store_of_another_index_is_an_error(run: Run) -> None:
+    np.save(run.images, np.load(run.images)[:-1])
+    with pytest.raises(DataError, match=r"images\.npy holds 95 images, .*index\.parquet lists 96"):
+        score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)

@@ -1,0 +1,104 @@
+"""Files are old, new or absent, never torn; hashes name what is in them."""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from oneshui.errors import DataError
+from oneshui.files import atomic_path, read_safetensors_metadata, sha256_file, spec_hash, write_text
+
+
+def test_file_appears_only_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.csv"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".csv"  # numpy and others look at it
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_failed_write_leaves_the_old_file(tmp_path: Path, failure: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(failure), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_new_file_replaces_the_old_one_with_the_usual_rights(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o400)
+    before = os.umask(0o027)
+    try:
+        write_text(path, "größer")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == "größer".encode()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_sha256_file_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_spec_hash_ignores_the_order_of_keys_only() -> None:
+    spec: dict[str, Any] = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    same = spec_hash(spec)
+    assert spec_hash({"b": {"d": None, "c": [1, 2]}, "a": 1}) == same
+    others: list[dict[str, Any]] = [
+        {**spec, "a": 2},
+        {**spec, "a": "1"},
+        {**spec, "b": {"c": [2, 1], "d": None}},
+        {**spec, "b": {"c": [1, 2]}},
+    ]
+    assert len({same, *map(spec_hash, others)}) == 5
+    assert len(same) == 16 and int(same, 16) >= 0
+
+
+def test_spec_hash_refuses_what_json_cannot_say() -> None:
+    with pytest.raises(ValueError):
+        spec_hash({"lr": float("nan")})
+
+
+def test_metadata_of_a_safetensors_file(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(3)}, tmp_path / "a.safetensors", metadata={"method": '"ssd"', "n": "5"})
+    assert read_safetensors_metadata(tmp_path / "a.safetensors") == {"method": '"ssd"', "n": "5"}
+    save_file({"w": torch.zeros(3)}, tmp_path / "b.safetensors")
+    assert read_safetensors_metadata(tmp_path / "b.safetensors") == {}
+
+
+HEADER = json.dumps({"__metadata__": {"a": "b"}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"short",
+        b"\xff" * 64,  # a header longer than the file
+        (20).to_bytes(8, "little") + b"x" * 20,  # not JSON
+        len(HEADER).to_bytes(8, "little") + HEADER[:-5],  # cut
+    ],
+    ids=["missing", "empty", "short", "too long", "not JSON", "cut"],
+)
+def test_unreadable_safetensors_file_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.safetensors is not a readable safetensors file"):
+        read_safetensors_metadata(path)

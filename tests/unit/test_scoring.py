@@ -1,0 +1,68 @@
+"""Scores of a model: one pass, in order, losses before rounding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oneshui import scoring
+from oneshui.data.images import ImageSet, InputSpec
+from oneshui.schemas import SCORES, read_table, write_table
+from oneshui.scoring import score_images
+from oneshui.tasks import Task
+
+CPU = torch.device("cpu")
+LABELS = {"classification": torch.tensor([1, 0, 2, 2]), "multilabel": torch.tensor([[1, 0], [0, 0], [1, 1], [0, 1]])}
+TASKS = {"classification": Task("classification", ("a", "b", "c")), "multilabel": Task("multilabel", ("x", "y"))}
+
+
+def make_images(kind: str) -> ImageSet:
+    pixels = torch.randint(256, (9, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids = torch.tensor([5, 2, 8, 0])
+    return ImageSet(pixels, ids, LABELS[kind], ids.clone(), InputSpec(8, 0.5, 0.5), TASKS[kind], CPU)
+
+
+class Weigh(nn.Module):
+    """Logits are the means of the first channels, times ``size``."""
+
+    def __init__(self, n: int, size: float) -> None:
+        super().__init__()
+        self.n, self.size = n, size
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.size * images.mean((2, 3))[:, : self.n]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 256])
+@pytest.mark.parametrize("kind", TASKS)
+def test_scores_by_direct_formula(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int) -> None:
+    monkeypatch.setattr(scoring, "_BATCH", batch)
+    images, n = make_images(kind), TASKS[kind].n_outputs
+    frame = score_images(Weigh(n, 30.0), images)
+    pixels = images.pixels[images.image_ids].double() / 127.5 - 1
+    logits = (30 * pixels.mean((2, 3))[:, :n]).numpy()
+    labels = LABELS[kind].numpy()
+    if kind == "classification":
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        loss = -np.log(p[np.arange(4), labels])
+    else:
+        p = 1 / (1 + np.exp(-logits))
+        loss = -np.log(np.where(labels == 1, p, 1 - p)).mean(1)
+    assert frame["image_id"].tolist() == [5, 2, 8, 0]
+    assert frame["view"].tolist() == [0] * 4
+    np.testing.assert_allclose(frame["loss"], loss, rtol=2e-5)
+    np.testing.assert_allclose(frame["p_true"], np.exp(-loss), rtol=2e-5)
+    np.testing.assert_allclose(np.stack(frame["logits"].to_list()), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_scores_of_a_destroyed_model_can_be_stored(tmp_path: Path) -> None:
+    frame = score_images(Weigh(3, 1e9), make_images("classification"))
+    write_table(tmp_path / "s.parquet", frame, SCORES, {})
+    stored, _ = read_table(tmp_path / "s.parquet", SCORES)
+    logits = np.stack(stored["logits"].to_list())
+    assert logits.dtype == np.float16
+    assert np.isfinite(logits).all() and abs(logits).max() == np.float16(65504)
+    assert stored["loss"].max() > 1e6  # not of the clamped logits
+    assert stored["p_true"].min() == 0.0

@@ -1,0 +1,84 @@
+"""What the workflow plans, without running it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.workflow.conftest import ROOT, Run, jobs, toy_config, write_config
+
+PAPER = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def test_paper_grid_shares_pretrained_models_across_request_sizes(snakemake: Run, tmp_path: Path) -> None:
+    for entry in PAPER["datasets"].values():
+        (tmp_path / "raw" / entry["folder"]).mkdir(parents=True)
+    config, data = str(ROOT / "config/config.yaml"), f"data_root={tmp_path / 'raw'}"
+    planned = jobs(snakemake("--dry-run", "--configfile", config, "--config", data, "--", "tables").stdout)
+    blocks = {(b["dataset"], b["n"]) for table in PAPER["tables"].values() for b in table["blocks"]}
+    seeds = len(PAPER["seeds"])
+    assert planned["train_pretrain"] == len(PAPER["datasets"]) * seeds == 9
+    assert planned["train_retrain"] == len(blocks) * seeds == 24
+    assert planned["make_table"] == len(PAPER["tables"])
+
+
+def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
+    for name in ("demo", "mufac_mini"):
+        (tmp_path / "data/mufac").mkdir(parents=True, exist_ok=True)
+        assert jobs(snakemake("--dry-run", "--configfile", str(ROOT / f"config/{name}.yaml")).stdout)["make_table"] == 1
+
+
+def test_missing_raw_folder_is_named(snakemake: Run) -> None:
+    done = snakemake("--dry-run", "--configfile", str(ROOT / "config/mufac_mini.yaml"), fails=True)
+    assert "data/mufac" in done.stdout
+
+
+def broken(**changes: object) -> dict[str, object]:
+    """The toy configuration with one value replaced, by a path like ``datasets.toy.split.train``."""
+    config = copy.deepcopy(toy_config())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = config
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"training__toy__epoch": 3}, "epoch"),
+        ({"training__toy__lr": -1.0}, "-1.0 is less than or equal to the minimum of 0"),
+        ({"datasets__toy__split__train": 1.5}, "1.5 is greater than or equal to the maximum of 1"),
+        ({"datasets__toy__layout": "imagenet"}, "imagenet"),
+        ({"methods__ssd__params__alpha": 1.0}, "alpha"),
+        ({"methods__ssd__params__selection": 0}, "0 is less than or equal to the minimum of 0"),
+        ({"methods__metaunlearn__params__terms": "third"}, "third"),
+        ({"tables__toy__methods": ["sdd"]}, "method 'sdd' is not in the config; it has: ssd, metaunlearn"),
+        ({"tables__toy__blocks": [{"dataset": "toy", "n": 4}]}, "n = 4, but datasets/toy/split/n_ranked = 3"),
+        ({"tables__toy__blocks": [{"dataset": "tyo", "n": 3}]}, "no dataset 'tyo'"),
+        ({"figures__toy_bars__table": "tyo"}, "no table 'tyo'"),
+    ],
+)
+def test_impossible_configuration_is_refused(
+    snakemake: Run, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    config = write_config(tmp_path, broken(**changes))
+    assert message in snakemake("--dry-run", "--configfile", str(config), fails=True).stdout
+
+
+def test_unlearning_lists_no_training_data(snakemake: Run, tmp_path: Path) -> None:
+    config = write_config(tmp_path, toy_config())
+    output = snakemake("--dry-run", "--configfile", str(config), "--", "tables").stdout
+    inputs = [
+        line.split("input: ")[1].split(", ")
+        for block in output.split("rule unlearn:")[1:]
+        for line in block.splitlines()
+        if line.strip().startswith("input: ")
+    ]
+    assert len(inputs) >= 2
+    for files in inputs[:2]:
+        folders = sorted(file.split("/")[1] for file in files)
+        assert folders == ["artefacts", "models", "requests"]
