@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check fix lock check-data benchmarks
+.PHONY: demo test lint check fix lock check-data benchmarks
 
 demo: .venv/ready
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
@@ -15,14 +15,17 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/pytest -q
 
-# read-only and under 90 s on two cores: format, lint, types, import layers, workflow lint, fast tests
-check: .venv/ready
+# read-only: format, lint, types, import layers, workflow lint
+lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/lint-imports
 	$(BIN)/snakemake --lint
+
+# under 90 s on two cores: lint and the fast tests
+check: lint
 	$(BIN)/pytest -q -m "not slow and not gpu and not realdata"
 
 fix: .venv/ready

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from oneshui import training
 from oneshui.data.images import ImageSet, InputSpec
 from oneshui.errors import ConfigError, DataError
-from oneshui.models import ModelSpec, build_model, load_model
+from oneshui.models import load_model
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
 from oneshui.stages import train as stage
 from oneshui.stages.data import split_identities
@@ -30,10 +30,10 @@ from oneshui.training import Trainer, TrainSpec, lr_factor
 
 CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c"))
-NET = {"channels": (4, 4, 4, 4), "stem_width": 4, "drop_rate": 0.2}  # dropout: its random numbers matter, too
 RAW: dict[str, Any] = {
-    "model": "resnet10t", "model_options": NET, "init_weights": "random", "input_px": 16, "mean": 0.5, "std": 0.5,
-    "epochs": 4, "warmup_epochs": 1, "batch_size": 8, "optimiser": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3,
+    "model": "resnet10t", "model_options": {"channels": [4, 4, 4, 4], "stem_width": 4, "drop_rate": 0.2},
+    "init_weights": "random", "input_px": 16, "mean": 0.5, "std": 0.5, "epochs": 4, "warmup_epochs": 1,
+    "batch_size": 8, "optimiser": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3,
     "crop_scale": [0.5, 1.0], "precision": "fp32", "revision": 1,
 }  # fmt: skip
 SPEC = TrainSpec.from_dict(RAW)
@@ -54,7 +54,9 @@ def make_trainer(sidecar: Path, fingerprint: str = "mine", model: nn.Module | No
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = build_model(ModelSpec("resnet10t", TASK, 16, 0.5, 0.5, NET))
+            # what a resumed run must get right: statistics, the random numbers of dropout, momentum
+            layers = [nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2)]
+            model = nn.Sequential(*layers, nn.Linear(64, 3))
     spec = dataclasses.replace(SPEC, **changes)
     return Trainer(model, spec, TRAIN, VAL, stream=("toy", 0), sidecar=sidecar, fingerprint=fingerprint)
 
@@ -115,6 +117,15 @@ def test_one_epoch_is_sgd_with_momentum_and_weight_decay(tmp_path: Path, monkeyp
     torch.testing.assert_close(model[1].weight.detach().double(), weight, rtol=1e-4, atol=1e-6)
     assert record["history"][0]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert sorted(torch.cat([y for _, y in seen]).tolist()) == sorted(TRAIN.labels.tolist())
+
+
+def test_first_step_of_adamw_is_of_size_lr_after_the_decay(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3, bias=False))
+    start = model[1].weight.detach().clone()
+    changes: dict[str, Any] = {"optimiser": "adamw", "lr": 0.01, "weight_decay": 2.0, "batch_size": 64}
+    make_trainer(tmp_path / "r", model=model, epochs=1, warmup_epochs=0, **changes).run()
+    step = model[1].weight.detach() - start * (1 - 0.01 * 2)
+    torch.testing.assert_close(step.abs(), torch.full_like(step, 0.01), rtol=1e-3, atol=1e-6)
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -194,6 +205,7 @@ def test_training_without_images_is_an_error(tmp_path: Path, empty: str) -> None
         ("crop_scale", (0.0, 1.0)),
         ("crop_scale", (0.9, 0.5)),
         ("crop_scale", (0.5, 1.1)),
+        ("optimiser", "adam"),
         ("precision", "fp16"),
     ],
 )
@@ -241,15 +253,16 @@ def count_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return epochs
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("optimiser", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.9)])
 def test_interrupted_run_ends_bit_for_bit_where_another_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, momentum: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, momentum: float
 ) -> None:
-    straight = make_trainer(tmp_path / "straight", momentum=momentum)
+    changes: dict[str, Any] = {"optimiser": optimiser, "momentum": momentum}
+    straight = make_trainer(tmp_path / "straight", **changes)
     wanted = straight.run()
-    interrupt(monkeypatch, tmp_path / "r", 7, momentum=momentum)  # two epochs of three steps, and one more step
+    interrupt(monkeypatch, tmp_path / "r", 7, **changes)  # two epochs of three steps, and one more step
     epochs = count_epochs(monkeypatch)
-    resumed = make_trainer(tmp_path / "r", momentum=momentum)
+    resumed = make_trainer(tmp_path / "r", **changes)
     assert resumed.run() == wanted
     assert epochs == [2, 3]
     assert equal(weights(resumed), weights(straight))
