@@ -50,7 +50,7 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
 
 
 def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """Return the distinct (dataset, n, method) that the tables ask for, in order of appearance."""
+    """Return the distinct (dataset, n, method) that the tables ask for, sorted."""
     points = {
         (block["dataset"], block["n"], method)
         for table in tables.values()

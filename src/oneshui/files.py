@@ -11,6 +11,9 @@ from typing import Any
 
 from oneshui.errors import DataError
 
+#: the one entry in the metadata of our safetensors files
+HEADER_KEY = "oneshui"
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -62,11 +65,11 @@ def spec_hash(spec: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
-    """Return the string metadata in the header of a safetensors file, without loading tensors (or torch).
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Return the JSON header of one of our safetensors files, without loading tensors (or torch).
 
     Raises:
-        DataError: the file is missing or is not a safetensors file.
+        DataError: the file is missing, damaged, or was not written by oneshui.
     """
     path = Path(path)
     try:
@@ -75,8 +78,10 @@ def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= size - 8:
                 raise ValueError("header length out of range")
-            header = json.loads(file.read(length))
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable safetensors file ({error}). Delete it to make it again.") from error
-    metadata = header.get("__metadata__", {})
-    return {str(key): str(value) for key, value in metadata.items()}
+    if HEADER_KEY not in metadata:
+        raise DataError(f"{path} has no header of ours: it was not written by oneshui. Make it again.")
+    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
+    return header

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ def log_to(path: str | None) -> Iterator[logging.Logger]:
     for each in loggers:
         each.addHandler(handler)
     logging.captureWarnings(True)
+    # timm decorates functions with torch.jit.script; nothing that a user of ours could do about it
+    warnings.filterwarnings("ignore", message="`torch.jit.script", category=FutureWarning)
     try:
         yield logger
     except OneShuiError as error:

@@ -1,7 +1,6 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
 import difflib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import CheckpointError, ConfigError
-from oneshui.files import atomic_path, sha256_file
+from oneshui.errors import CheckpointError, ConfigError, DataError
+from oneshui.files import sha256_file
 from oneshui.tasks import Task
+from oneshui.tensors import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,10 @@ class ModelSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, text: str) -> "ModelSpec":
-        """Return the spec stored in a checkpoint's metadata."""
-        raw = json.loads(text)
+    def from_dict(cls, raw: dict[str, Any]) -> "ModelSpec":
+        """Return the spec stored in a checkpoint's header."""
         task = Task(raw["task"]["kind"], tuple(raw["task"]["classes"]))
         return cls(**{**raw, "task": task})
-
-    def to_json(self) -> str:
-        """Return the spec as JSON for a checkpoint's metadata."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
@@ -111,11 +106,8 @@ def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tenso
 
 
 def save_model(path: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
-    """Write the model's weights and the JSON of ``spec`` and ``metadata`` atomically to a safetensors file."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    header = {"model_spec": spec.to_json()} | {key: json.dumps(value) for key, value in metadata.items()}
-    with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
+    """Write the model's weights with ``spec`` and the JSON-like ``metadata`` atomically to a safetensors file."""
+    save_tensors(path, model.state_dict(), {**metadata, "model_spec": asdict(spec)})
 
 
 @dataclass(frozen=True)
@@ -135,18 +127,15 @@ def load_model(path: str | Path, device: torch.device) -> Checkpoint:
         CheckpointError: the file is missing, damaged, not one of ours, or its weights do not fit its own spec.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = dict(file.metadata() or {})
-        tensors = safetensors.torch.load_file(path, device=str(device))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable model file ({error}). Make it again.") from error
-    if "model_spec" not in header:
-        raise CheckpointError(f"{path} has no model_spec in its header: it was not written by oneshui.")
-    spec = ModelSpec.from_json(header.pop("model_spec"))
+        tensors, metadata = load_tensors(path, device)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    if "model_spec" not in metadata:
+        raise CheckpointError(f"{path} has no model_spec in its header: it is not a model. Name a model file.")
+    spec = ModelSpec.from_dict(metadata.pop("model_spec"))
     model = build_model(spec)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {path} do not fit {spec.architecture}: {error}") from error
-    metadata = {key: json.loads(value) for key, value in header.items()}
     return Checkpoint(model.to(device).eval(), spec, metadata, sha256_file(path))

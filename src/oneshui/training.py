@@ -4,7 +4,6 @@ Random numbers of an epoch come from a stream named after the run and the epoch,
 epoch needs no generator state and ends, on the CPU, bit for bit where an uninterrupted run ends.
 """
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -13,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,10 +19,10 @@ from tqdm import tqdm
 from oneshui.config import from_mapping
 from oneshui.data.images import ImageSet
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import atomic_path
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.seeds import seed_of
+from oneshui.tensors import load_tensors, save_tensors
 
 _OPTIMISERS = ("sgd", "adamw")
 _PRECISIONS = ("bf16", "fp32")
@@ -230,11 +227,9 @@ class Trainer:
             if value is not None
         }
         groups = {"model": self.model.state_dict(), "best": state.best, "optimiser": moments}
-        tensors = {f"{group}/{n}": t.detach().cpu().contiguous() for group, ts in groups.items() for n, t in ts.items()}
+        tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
         note = {"epoch": state.epoch, "history": state.history, "best_epoch": state.best_epoch}
-        header = {"fingerprint": self.fingerprint, "state": json.dumps(note)}
-        with atomic_path(self.sidecar) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata=header)
+        save_tensors(self.sidecar, tensors, {"fingerprint": self.fingerprint, "state": note})
         self._last_sidecar = time.monotonic()
         self._pause = (self._last_sidecar - started) / _SIDECAR_SHARE
 
@@ -243,10 +238,8 @@ class Trainer:
         if not self.sidecar.exists():
             return None
         try:
-            with safetensors.safe_open(self.sidecar, framework="pt") as file:
-                header = dict(file.metadata() or {})
-            tensors = safetensors.torch.load_file(self.sidecar, device=str(self.train.device))
-        except (OSError, safetensors.SafetensorError) as error:
+            tensors, header = load_tensors(self.sidecar, self.train.device)
+        except DataError as error:
             logger.warning("%s cannot be read (%s); training starts from the beginning", self.sidecar, error)
             return None
         if header.get("fingerprint") != self.fingerprint:
@@ -262,7 +255,7 @@ class Trainer:
             name, _, key = path.partition("/")
             like = parameters[name] if value.shape == parameters[name].shape else value
             self.optimiser.state[parameters[name]][key] = torch.empty_like(like).copy_(value)
-        note = json.loads(header["state"])
+        note = header["state"]
         logger.info("resuming after epoch %d of %d", note["epoch"] - 1, self.spec.epochs)
         return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"])
 

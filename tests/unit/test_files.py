@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from oneshui.errors import DataError
-from oneshui.files import atomic_path, read_safetensors_metadata, sha256_file, spec_hash, write_text
+from oneshui.files import atomic_path, read_header, sha256_file, spec_hash, write_text
+from oneshui.tensors import load_tensors, save_tensors
 
 
 def test_file_appears_only_once_it_is_whole(tmp_path: Path) -> None:
@@ -74,11 +75,32 @@ def test_spec_hash_refuses_what_json_cannot_say() -> None:
         spec_hash({"lr": float("nan")})
 
 
-def test_metadata_of_a_safetensors_file(tmp_path: Path) -> None:
-    save_file({"w": torch.zeros(3)}, tmp_path / "a.safetensors", metadata={"method": '"ssd"', "n": "5"})
-    assert read_safetensors_metadata(tmp_path / "a.safetensors") == {"method": '"ssd"', "n": "5"}
-    save_file({"w": torch.zeros(3)}, tmp_path / "b.safetensors")
-    assert read_safetensors_metadata(tmp_path / "b.safetensors") == {}
+def test_header_of_a_tensor_file(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(3)}, {"method": "ssd", "n": 5})
+    assert read_header(tmp_path / "a.safetensors") == {"method": "ssd", "n": 5}
+
+
+def test_same_tensors_and_header_give_the_same_bytes(tmp_path: Path) -> None:
+    header = {f"key{i}": i for i in range(20)}
+    tensors = {f"w{i}": torch.full((2, 3), float(i)) for i in range(20)}
+    for name in "ab":
+        save_tensors(tmp_path / name, tensors, header)
+        header = dict(reversed(header.items()))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
+    tensors = {"w": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), "n": torch.tensor(7)}
+    save_tensors(tmp_path / "a.safetensors", tensors, {"a": [1, None]})
+    found, header = load_tensors(tmp_path / "a.safetensors", torch.device("cpu"))
+    assert header == {"a": [1, None]}
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(3)}, tmp_path / "b.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="was not written by oneshui"):
+        read_header(tmp_path / "b.safetensors")
 
 
 HEADER = json.dumps({"__metadata__": {"a": "b"}}).encode()
@@ -101,4 +123,4 @@ def test_unreadable_safetensors_file_is_an_error(tmp_path: Path, content: bytes 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.safetensors is not a readable safetensors file"):
-        read_safetensors_metadata(path)
+        read_header(path)

@@ -8,7 +8,7 @@ from snakemake.utils import validate
 
 from oneshui.config import changed_keys, check_grid, grid_points, method_spec
 from oneshui.data.layouts import annotation_files
-from oneshui.files import read_safetensors_metadata
+from oneshui.files import read_header
 
 validate(config, "../schemas/config.schema.yaml")
 check_grid(config)
@@ -80,7 +80,7 @@ def training_spec(wildcards):
     part = "" if n is None else f"n{n}/"
     path = f"results/models/{dataset}/{part}seed{wildcards.seed}/{role}.safetensors"
     if os.path.exists(path):
-        old = json.loads(read_safetensors_metadata(path)["spec"])
+        old = read_header(path)["spec"]
         changes = changed_keys(old, json.loads(json.dumps(spec)))
         if changes:
             raise WorkflowError(

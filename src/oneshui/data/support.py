@@ -29,9 +29,9 @@ def read_request(path: str | Path, task: Task, input_spec: InputSpec, device: to
         )
     if frame.empty:
         raise DataError(f"{path} holds no photo: there is nobody to forget. Export a request with n >= 1.")
-    pixels = torch.stack([_decode(data, path, row) for row, data in enumerate(frame["image"])])
+    photos = [_decode(data, path, row).to(device) for row, data in enumerate(frame["image"])]
     return {
-        "images": input_spec.prepare(pixels.to(device)),
+        "images": torch.cat([input_spec.prepare(photo[None]) for photo in photos]),
         "labels": task.label_tensor(np.array(frame["label"].to_list())).to(device),
         "identities": torch.from_numpy(frame["identity"].to_numpy(dtype="int64")),
         "task": task,

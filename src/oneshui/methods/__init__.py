@@ -4,7 +4,7 @@ from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.ssd import SSD
 
 #: kind in the config -> frozen dataclass of hyper-parameters
-METHODS = {
+METHODS: dict[str, type[MetaUnlearn] | type[SSD]] = {
     "metaunlearn": MetaUnlearn,
     "ssd": SSD,
 }

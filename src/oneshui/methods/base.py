@@ -4,20 +4,17 @@
 ``unlearn`` has no parameter through which training data could reach it.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, DataError
-from oneshui.files import atomic_path
 from oneshui.tasks import Task
+from oneshui.tensors import load_tensors, save_tensors
 
 
 class ImageSet(Protocol):
@@ -86,10 +83,7 @@ class Artefact:
 
     def save(self, path: str | Path, header: dict[str, Any]) -> None:
         """Write the artefact atomically; ``header`` says which model and method it belongs to."""
-        text = {key: json.dumps(value) for key, value in {**header, "artefact": self.metadata}.items()}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        with atomic_path(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata=text)
+        save_tensors(path, self.tensors, {**header, "artefact": self.metadata})
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device) -> tuple["Artefact", dict[str, Any]]:
@@ -99,13 +93,9 @@ class Artefact:
             ArtefactError: the file is missing or damaged.
         """
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = safetensors.torch.load_file(path, device=str(device))
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise ArtefactError(
-                f"{path} is not a readable artefact ({error}). Run precompute_artefact again."
-            ) from error
+            tensors, header = load_tensors(path, device)
+        except DataError as error:
+            raise ArtefactError(f"{error} That is: run precompute_artefact again.") from error
         return cls(tensors, header.pop("artefact", {})), header
 
     def need(self, name: str) -> Tensor:

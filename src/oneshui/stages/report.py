@@ -1,6 +1,5 @@
 """From metrics to tables and figures: without torch, without data, in a second or two."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.files import read_safetensors_metadata, write_text
+from oneshui.files import read_header, write_text
 from oneshui.report import tables
 from oneshui.schemas import METRICS, read_table
 
@@ -108,9 +107,9 @@ def read_history(path: str | Path) -> dict[str, Any]:
             f"{path} names no run, allowed: {{dataset}}/seed{{seed}}/pretrain.safetensors or "
             "{dataset}/n{n}/seed{seed}/retrain.safetensors"
         )
-    metadata = read_safetensors_metadata(path)
+    metadata = read_header(path)
     try:
-        training = json.loads(metadata["training"])
+        training = metadata["training"]
         parts = {key: training[key] for key in ("history", "best_epoch", "measure")}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

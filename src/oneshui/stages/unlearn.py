@@ -72,6 +72,7 @@ def unlearn(
     Raises:
         ArtefactError: the artefact belongs to another model or method.
     """
+    unlearner = make_method(spec)
     checkpoint = load_model(model_path, device)
     support = Support(**read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device))
     artefact: Artefact | None = None
@@ -80,7 +81,7 @@ def unlearn(
         artefact, header = Artefact.load(artefact_path, device)
         _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     start = time.perf_counter()
-    result = make_method(spec).unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
+    result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
     metadata = {
         "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
         "health": result.health, "seconds": time.perf_counter() - start, "peak_mb": peak_mb(device),
@@ -106,9 +107,15 @@ def _check_artefact(
         raise ArtefactError(
             f"{path} was made for another model than {model_path}. Run precompute_artefact for this one."
         )
-    kind = header.get("spec", {}).get("kind")
-    if kind != spec["kind"]:
-        raise ArtefactError(f"{path} is an artefact of {kind}, not of {spec['kind']}. Precompute the right one.")
+    made = header.get("spec", {})
+    if made.get("kind") != spec["kind"]:
+        raise ArtefactError(
+            f"{path} is an artefact of {made.get('kind')}, not of {spec['kind']}. Precompute the right one."
+        )
+    changed = [name for name in METHODS[spec["kind"]].artefact_fields if made.get(name) != spec[name]]
+    if changed:
+        differences = ", ".join(f"{name}: {made.get(name)} -> {spec[name]}" for name in changed)
+        raise ArtefactError(f"{path} was made with other hyper-parameters ({differences}). Precompute it again.")
 
 
 def peak_mb(device: torch.device) -> float:

@@ -53,8 +53,8 @@ def history(role: str = "pretrain", seed: int = 0, n: int | None = None, best: i
 
 def write_model(path: Path, training: Any) -> Path:
     """Write a safetensors file without tensors."""
-    metadata = {} if training is None else {"training": training if isinstance(training, str) else json.dumps(training)}
-    header = json.dumps({"__metadata__": metadata}).encode()
+    ours = {} if training is None else {"training": training}
+    header = json.dumps({"__metadata__": {"oneshui": json.dumps(ours)}}).encode()
     path.parent.mkdir(parents=True)
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     return path

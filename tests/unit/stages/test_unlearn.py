@@ -132,6 +132,13 @@ def test_artefact_of_another_model_is_an_error(run: Run) -> None:
         run.unlearn(SSD_SPEC)
 
 
+def test_artefact_of_other_hyper_parameters_is_an_error_unless_it_does_not_depend_on_them(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    with pytest.raises(ArtefactError, match=r"other hyper-parameters \(fisher: image -> batch\)"):
+        run.unlearn({**SSD_SPEC, "fisher": "batch"})
+    run.unlearn({**SSD_SPEC, "dampening": 0.25})
+
+
 def test_artefact_of_another_method_is_an_error(run: Run) -> None:
     run.precompute(SSD_SPEC)
     with pytest.raises(ArtefactError, match="is an artefact of ssd, not of metaunlearn"):
@@ -139,7 +146,7 @@ def test_artefact_of_another_method_is_an_error(run: Run) -> None:
 
 
 def test_missing_artefact_is_an_error(run: Run) -> None:
-    with pytest.raises(ArtefactError, match="not a readable artefact"):
+    with pytest.raises(ArtefactError, match="precompute_artefact again"):
         run.unlearn(SSD_SPEC)
     with pytest.raises(ArtefactError, match="ssd needs its artefact"):
         run.unlearn(SSD_SPEC, artefact=False)
@@ -148,7 +155,7 @@ def test_missing_artefact_is_an_error(run: Run) -> None:
 def test_damaged_artefact_is_an_error(run: Run) -> None:
     run.precompute(SSD_SPEC)
     run.artefact.write_bytes(run.artefact.read_bytes()[:-8])
-    with pytest.raises(ArtefactError, match="not a readable artefact"):
+    with pytest.raises(ArtefactError, match="precompute_artefact again"):
         run.unlearn(SSD_SPEC)
     assert not (run.folder / "unlearned.safetensors").exists()
 

@@ -1,0 +1,39 @@
+"""Tensors with a JSON header in one safetensors file: models, artefacts and resume sidecars. Never pickle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from oneshui.errors import DataError
+from oneshui.files import HEADER_KEY, atomic_path, read_header
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write ``tensors`` and the JSON-like ``header`` atomically; the same contents give the same bytes.
+
+    The header is one entry, because safetensors writes several in any order.
+    """
+    text = json.dumps(dict(header), sort_keys=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(plain, temporary, metadata={HEADER_KEY: text})
+
+
+def load_tensors(path: str | Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what ``save_tensors`` wrote, on ``device``.
+
+    Raises:
+        DataError: the file is missing, damaged, or not one of ours.
+    """
+    header = read_header(path)
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path, device=str(device))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path} is not a readable safetensors file ({error}). Delete it to make it again.") from error
+    return tensors, header
