@@ -19,12 +19,12 @@ import time
 
 import numpy as np
 import torch
-from tests.helpers import TensorSet
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oneshui.methods.base import TensorSet
 from oneshui.methods.metaunlearn import Backbone, Eq6, MetaLoss, MetaUnlearn, SupportBatch, ValidationReference
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task

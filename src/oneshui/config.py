@@ -3,8 +3,8 @@
 Only the standard library is imported here, because the workflow reads it at every start.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from oneshui.errors import ConfigError
@@ -30,6 +30,110 @@ def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     if missing:
         raise ConfigError(f"{where}: missing key {', '.join(missing)}; it has: {', '.join(raw) or 'nothing'}")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+
+
+_OPTIMISERS = ("sgd", "adamw")
+_PRECISIONS = ("bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How a dataset is split.
+
+    Attributes:
+        train: share of the images whose identities are trained on, in (0, 1).
+        val: share for validation, in (0, 1); the test set is the rest.
+        n_ranked: number of train identities that can ask to be forgotten; every request n is at most this.
+        min_images_first: images that the identity of rank 0 has at least (n = 1 needs a measurable forget set).
+        min_images: images that every other ranked identity has at least: one support image and one to forget.
+        dedup: keep one picture of each group of near-identical ones before splitting.
+    """
+
+    train: float
+    val: float
+    n_ranked: int
+    min_images_first: int
+    min_images: int
+    dedup: bool
+
+    def __post_init__(self) -> None:
+        if not (0 < self.train < 1 and 0 < self.val < 1 and self.train + self.val < 1):
+            raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
+        if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
+            raise ConfigError(
+                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (a photo to ask "
+                f"with and one to forget), min_images_first = {self.min_images_first} >= min_images"
+            )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "SplitSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "split")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How models of a dataset are trained (paper, appendix A).
+
+    Attributes:
+        model: timm name, with the tag of its weights where ``init_weights`` is timm.
+        model_options: further keyword arguments of timm's ``create_model``.
+        init_weights: ``random``, ``timm`` (fetched by tag), or the path of a local safetensors file.
+        input_px: side of the network's input, px, >= 8.
+        mean: of channel values in [0, 1].
+        std: of channel values, > 0.
+        epochs: passes over the training set, >= 1.
+        warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
+        batch_size: >= 1.
+        optimiser: ``sgd`` (the paper), or ``adamw``, which learns small sets by heart in fewer epochs.
+        lr: peak learning rate, > 0.
+        momentum: of SGD, or the first beta of AdamW, in [0, 1).
+        weight_decay: >= 0.
+        crop_scale: area range of RandomResizedCrop, within (0, 1].
+        precision: ``bf16`` autocast on CUDA (the CPU always computes in fp32), or ``fp32``.
+        revision: raise it when a change of code changes results, to train again.
+    """
+
+    model: str
+    model_options: dict[str, Any]
+    init_weights: str
+    input_px: int
+    mean: float
+    std: float
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    optimiser: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    crop_scale: tuple[float, float]
+    precision: str
+    revision: int
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        checks = {
+            "epochs >= 1": self.epochs >= 1,
+            "warmup_epochs in [0, epochs]": 0 <= self.warmup_epochs <= self.epochs,
+            "batch_size >= 1": self.batch_size >= 1,
+            "lr > 0": self.lr > 0,
+            "momentum in [0, 1)": 0 <= self.momentum < 1,
+            "weight_decay >= 0": self.weight_decay >= 0,
+            "std > 0": self.std > 0,
+            "input_px >= 8": self.input_px >= 8,
+            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
+            f"optimiser in {_OPTIMISERS}": self.optimiser in _OPTIMISERS,
+            f"precision in {_PRECISIONS}": self.precision in _PRECISIONS,
+        }
+        broken = [rule for rule, holds in checks.items() if not holds]
+        if broken:
+            raise ConfigError(f"training: {'; '.join(broken)} does not hold for {asdict(self)}")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "TrainSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "training")
 
 
 def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
@@ -61,17 +165,45 @@ def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 
 def check_grid(config: Mapping[str, Any]) -> None:
-    """Refuse tables that name an unknown dataset or method, or more forget identities than are ranked.
+    """Refuse, before anything runs, what no single value shows to be wrong.
+
+    That is: splits and training with contradicting values, tables that name an unknown dataset or method or more forget
+    identities than are ranked, figures of unknown tables, and overrides that would never be used.
 
     Raises:
-        ConfigError: naming the table and what exists.
+        ConfigError: naming the entry and what exists.
     """
+    for dataset, entry in config["datasets"].items():
+        _at(f"datasets/{dataset}", SplitSpec.from_dict, entry["split"])
+    for dataset, entry in config["training"].items():
+        _at(f"training/{dataset}", TrainSpec.from_dict, entry)
     for name, table in config["tables"].items():
         for block in table["blocks"]:
             _check_block(config, f"tables/{name}", block, table["methods"])
     for name, figure in config["figures"].items():
         if figure["table"] not in config["tables"]:
             raise ConfigError(f"figures/{name}: no table {figure['table']!r}; there are: {', '.join(config['tables'])}")
+    for name, method in config["methods"].items():
+        for scope, params in method.get("overrides", {}).items():
+            _check_override(config, f"methods/{name}/overrides/{scope}", scope, set(params) - set(method["params"]))
+
+
+def _at(where: str, check: Callable[[Mapping[str, Any]], Any], raw: Mapping[str, Any]) -> None:
+    try:
+        check(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_override(config: Mapping[str, Any], where: str, scope: str, unknown: set[str]) -> None:
+    dataset, _, size = scope.partition("/n")
+    if dataset not in config["datasets"]:
+        raise ConfigError(f"{where}: no dataset {dataset!r}; there are: {', '.join(config['datasets'])}")
+    ranked = config["datasets"][dataset]["split"]["n_ranked"]
+    if size and not (size == str(int(size)) and 1 <= int(size) <= ranked):
+        raise ConfigError(f"{where}: n{size} is no request size of {dataset}; allowed: n1 to n{ranked}")
+    if unknown:
+        raise ConfigError(f"{where}: {', '.join(sorted(unknown))} is not among the method's params")
 
 
 def _check_block(config: Mapping[str, Any], where: str, block: Mapping[str, Any], methods: Iterable[str]) -> None:

@@ -58,24 +58,62 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
         ConfigError: timm has no such model, or ``weights`` do not fit it.
     """
     name = spec.architecture.split(".")[0] if weights is None else spec.architecture
-    options: dict[str, Any] = {"num_classes": spec.task.n_outputs, **spec.options}
-    if _takes_img_size(name):
-        options["img_size"] = spec.input_px
+    options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
     if weights is not None:
         given = _names_in(weights)
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
     try:
-        model: nn.Module = timm.create_model(name, **options)
+        model = _create(name, options, spec.input_px)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
-    if weights is not None and 2 * len(model.state_dict().keys() & given) < len(model.state_dict()):
-        raise ConfigError(  # timm takes what fits and is silent about the rest
-            f"{weights} lacks most tensors of {spec.architecture!r}, e.g. {min(model.state_dict().keys() - given)}. "
-            "Are they the weights of this model?"
-        )
+    if weights is not None:
+        head = model.get_classifier()  # type: ignore[operator]  # every timm model has it
+        classifier = {f"{name}." for name, module in model.named_modules() if module is head}
+        lost = {n for n in model.state_dict().keys() - given if not n.startswith(tuple(classifier))}
+        if lost:  # timm takes what fits and is silent about the rest
+            raise ConfigError(
+                f"{weights} lacks {len(lost)} tensors of {spec.architecture!r}, e.g. {min(lost)}. Are they the weights "
+                "of this model?"
+            )
     return model.eval().to(memory_format=torch.channels_last)  # convolutions are a quarter faster, also on the CPU
+
+
+def _create(name: str, options: dict[str, Any], input_px: int) -> nn.Module:
+    """Networks with position embeddings must be told their input size; others do not know the word."""
+    try:
+        sized: nn.Module = timm.create_model(name, img_size=input_px, **options)
+        return sized
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+    free: nn.Module = timm.create_model(name, **options)
+    return free
+
+
+def check_model(model: nn.Module, spec: ModelSpec, device: torch.device) -> None:
+    """Refuse, before hours of training, a network that cannot serve as a backbone here.
+
+    Raises:
+        ConfigError: features and logits cannot be read off it, or its classifier is not one linear layer on them.
+    """
+    image = torch.linspace(-1, 1, 3 * spec.input_px**2, device=device).reshape(1, 3, spec.input_px, spec.input_px)
+    training = model.training
+    try:
+        with torch.no_grad():
+            expected, (features, logits) = model.eval()(image), features_and_logits(model, image)
+        fits = features.ndim == 2 and logits.shape == (1, spec.task.n_outputs)
+        fits = fits and torch.allclose(expected, logits, rtol=1e-3, atol=1e-4)
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        raise ConfigError(f"{spec.architecture} does not work at {spec.input_px} px as a backbone ({error})") from error
+    finally:
+        model.train(training)
+    if not fits:
+        raise ConfigError(
+            f"{spec.architecture}: its logits are not one linear layer on pooled features, which methods read. "
+            "Choose another timm model, e.g. a vit_, resnet or convnext."
+        )
 
 
 def _names_in(weights: Path) -> set[str]:
@@ -87,11 +125,6 @@ def _names_in(weights: Path) -> set[str]:
             return set(file.keys())
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError(f"the initial weights {weights} are not a readable safetensors file ({error}).") from error
-
-
-def _takes_img_size(name: str) -> bool:
-    """Transformers with position embeddings must be told their input size; timm's convolutional nets refuse it."""
-    return any(part in name for part in ("vit_", "deit", "swin", "beit", "eva"))
 
 
 def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

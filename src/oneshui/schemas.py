@@ -123,15 +123,22 @@ def write_table(path: str | Path, frame: pd.DataFrame, schema: Schema, meta: dic
         raise DataError(f"{schema.name} table has columns {list(frame.columns)}, expected {arrow.names}")
     _check_nulls(frame, arrow, schema.name)
     try:
-        table = pa.Table.from_pandas(frame, schema=arrow, preserve_index=False)
+        arrays = [_array(frame[field.name], field) for field in arrow]
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"{schema.name} table: {error}") from error
-    _write_arrow(path, table, meta)
+    _write_arrow(path, pa.Table.from_arrays(arrays, schema=arrow), meta)
+
+
+def _array(column: "pd.Series[Any]", field: pa.Field) -> pa.Array:
+    """Numbers keep their NaN (a model that answers NaN is a fact); anything else missing becomes null."""
+    if pa.types.is_floating(field.type):
+        return pa.array(column.to_numpy(), type=field.type, from_pandas=False)
+    return pa.array(column, type=field.type)
 
 
 def _check_nulls(frame: pd.DataFrame, arrow: pa.Schema, name: str) -> None:
     for field in arrow:
-        if not field.nullable and frame[field.name].isna().any():
+        if not (field.nullable or pa.types.is_floating(field.type)) and frame[field.name].isna().any():
             raise DataError(f"{name} table: column {field.name} has missing values")
 
 

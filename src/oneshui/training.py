@@ -6,9 +6,8 @@ epoch needs no generator state and ends, on the CPU, bit for bit where an uninte
 
 import math
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,85 +15,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from oneshui.config import from_mapping
+from oneshui.config import TrainSpec
 from oneshui.data.images import ImageSet
-from oneshui.errors import ConfigError, DataError
+from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.seeds import seed_of
 from oneshui.tensors import load_tensors, save_tensors
 
-_OPTIMISERS = ("sgd", "adamw")
-_PRECISIONS = ("bf16", "fp32")
 #: writing sidecars may take at most this share of the time
 _SIDECAR_SHARE = 0.05
 #: images of one evaluation pass
 _EVAL_BATCH = 256
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """How models of a dataset are trained (paper, appendix A).
-
-    Attributes:
-        model: timm name, with the tag of its weights where ``init_weights`` is timm.
-        model_options: further keyword arguments of timm's ``create_model``.
-        init_weights: ``random``, ``timm`` (fetched by tag), or the path of a local safetensors file.
-        input_px: side of the network's input, px, >= 8.
-        mean: of channel values in [0, 1].
-        std: of channel values, > 0.
-        epochs: passes over the training set, >= 1.
-        warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
-        batch_size: >= 1.
-        optimiser: ``sgd`` (the paper), or ``adamw``, which learns small sets by heart in fewer epochs.
-        lr: peak learning rate, > 0.
-        momentum: of SGD, or the first beta of AdamW, in [0, 1).
-        weight_decay: >= 0.
-        crop_scale: area range of RandomResizedCrop, within (0, 1].
-        precision: ``bf16`` autocast on CUDA (the CPU always computes in fp32), or ``fp32``.
-        revision: raise it when a change of code changes results, to train again.
-    """
-
-    model: str
-    model_options: dict[str, Any]
-    init_weights: str
-    input_px: int
-    mean: float
-    std: float
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    optimiser: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    crop_scale: tuple[float, float]
-    precision: str
-    revision: int
-
-    def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        checks = {
-            "epochs >= 1": self.epochs >= 1,
-            "warmup_epochs in [0, epochs]": 0 <= self.warmup_epochs <= self.epochs,
-            "batch_size >= 1": self.batch_size >= 1,
-            "lr > 0": self.lr > 0,
-            "momentum in [0, 1)": 0 <= self.momentum < 1,
-            "weight_decay >= 0": self.weight_decay >= 0,
-            "std > 0": self.std > 0,
-            "input_px >= 8": self.input_px >= 8,
-            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
-            f"optimiser in {_OPTIMISERS}": self.optimiser in _OPTIMISERS,
-            f"precision in {_PRECISIONS}": self.precision in _PRECISIONS,
-        }
-        broken = [rule for rule, holds in checks.items() if not holds]
-        if broken:
-            raise ConfigError(f"training: {'; '.join(broken)} does not hold for {asdict(self)}")
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "TrainSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "training")
 
 
 @dataclass

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from oneshui import training
+from oneshui.config import TrainSpec
 from oneshui.data.images import ImageSet, InputSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.models import load_model
@@ -26,7 +27,7 @@ from oneshui.schemas import INDEX, SPLITS, read_table, write_table
 from oneshui.stages import train as stage
 from oneshui.stages.data import split_identities
 from oneshui.tasks import Task
-from oneshui.training import Trainer, TrainSpec, lr_factor
+from oneshui.training import Trainer, lr_factor
 
 CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c"))

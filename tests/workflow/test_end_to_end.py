@@ -134,10 +134,8 @@ def test_every_reader_from_raw_files_to_a_table(snakemake: Run, tmp_path: Path) 
     }  # fmt: skip
     unlearned = table[table["method"] != "retrain"]
     assert unlearned[["retain_mean", "forget_mean", "test_mean", "tow_mean"]].notna().all().all()
-    for name in LAYOUTS:
-        report = (tmp_path / f"results/data/{name}/check.md").read_text()
-        assert "| images | 144 |" in report
-        assert "| missing images | 0 |" in report
+    report = (tmp_path / "results/logs/check_data.log").read_text()
+    assert report.count("| images | 144 |") == report.count("| missing images | 0 |") == len(LAYOUTS)
 
 
 def test_training_killed_in_the_middle_ends_with_the_same_weights(snakemake: Run, tmp_path: Path) -> None:

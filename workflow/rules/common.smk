@@ -8,7 +8,8 @@ from snakemake.utils import validate
 
 from oneshui.config import changed_keys, check_grid, grid_points, method_spec
 from oneshui.data.layouts import annotation_files
-from oneshui.files import read_header
+from oneshui.files import read_header, spec_hash
+from oneshui.schemas import read_meta
 
 validate(config, "../schemas/config.schema.yaml")
 check_grid(config)
@@ -22,6 +23,9 @@ GPUS = 0 if config["device"] == "cpu" else 1
 THREADS = 4 if GPUS else 1
 
 SEEDS = config["seeds"]
+
+# files that come with oneshui, wherever --directory puts the results
+RESOURCES = os.path.join(workflow.basedir, "resources")
 
 
 def one_of(names):
@@ -37,6 +41,18 @@ def raw_folder(wildcards):
     return os.path.join(config["data_root"], entry["folder"])
 
 
+def refuse_stale_index(wildcards):
+    """Without raw data an existing index is used as it is; it must be the one that the configuration describes."""
+    path = f"results/data/{wildcards.dataset}/index.parquet"
+    if os.path.exists(path) and read_meta(path)["spec"] != spec_hash(
+        index_spec(wildcards)
+    ):
+        raise WorkflowError(
+            f"{path} was made with other options than datasets/{wildcards.dataset} has now, and the raw data in "
+            f"{raw_folder(wildcards)} is not there to make it again. Restore the data, the options, or data_root."
+        )
+
+
 def raw_inputs(wildcards):
     """Files whose change means a new index; the folder itself where they are missing, for the reader to complain."""
     entry = config["datasets"][wildcards.dataset]
@@ -44,7 +60,10 @@ def raw_inputs(wildcards):
         return [f"results/raw/{wildcards.dataset}/rendered.json"]
     folder = raw_folder(wildcards)
     files = annotation_files(entry["layout"], folder, entry["options"])
-    return files if all(map(os.path.exists, files)) else [folder]
+    if all(map(os.path.exists, files)):
+        return files
+    refuse_stale_index(wildcards)
+    return [folder]
 
 
 def index_spec(wildcards):
@@ -71,8 +90,9 @@ def published_layout(wildcards):
 def training_spec(wildcards):
     """What a trained model depends on. Refuses to go on where a model exists that was trained with something else."""
     dataset = wildcards.dataset
+    entry = config["datasets"][dataset]
     spec = {
-        "dataset": config["datasets"][dataset],
+        "dataset": {key: value for key, value in entry.items() if key != "folder"},
         "training": config["training"][dataset],
     }
     n = wildcards.get("n")

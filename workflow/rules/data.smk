@@ -86,8 +86,10 @@ rule export_request:
 rule check_dataset:
     input:
         raw=raw_inputs,
+        published=os.path.join(RESOURCES, "datasets.yaml"),
     output:
-        report="results/data/{dataset}/check.md",
+        # temporary, so that it is looked at anew each time: images may change without their annotation files
+        report=temp("results/data/{dataset}/check.md"),
     log:
         "results/logs/check_dataset/{dataset}.log",
     conda:
@@ -96,7 +98,6 @@ rule check_dataset:
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
         spec=index_spec,
-        published="resources/datasets.yaml",
         layout=published_layout,
     script:
         "../scripts/check_dataset.py"

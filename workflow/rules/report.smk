@@ -4,7 +4,7 @@
 rule make_table:
     input:
         metrics=table_metrics,
-        published="resources/paper/published_results.csv",
+        published=os.path.join(RESOURCES, "paper", "published_results.csv"),
     output:
         csv=report(
             "results/tables/{table}.csv",

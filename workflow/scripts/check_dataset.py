@@ -12,6 +12,6 @@ with log_to(snakemake.log[0]):
         snakemake.output.report,
         dataset=snakemake.wildcards.dataset,
         spec=snakemake.params.spec,
-        expected=expected_counts(snakemake.params.published, snakemake.params.layout),
+        expected=expected_counts(snakemake.input.published, snakemake.params.layout),
         n_threads=snakemake.threads,
     )

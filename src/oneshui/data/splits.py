@@ -1,54 +1,17 @@
 """Which identities are trained on, and which of them ask to be forgotten (paper, section 3.3)."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from oneshui.config import from_mapping
+from oneshui.config import SplitSpec
 from oneshui.errors import ConfigError
 from oneshui.seeds import stream
 
 ROLES = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class SplitSpec:
-    """How a dataset is split.
-
-    Attributes:
-        train: share of the images whose identities are trained on, in (0, 1).
-        val: share for validation, in (0, 1); the test set is the rest.
-        n_ranked: number of train identities that can ask to be forgotten; every request n is at most this.
-        min_images_first: images that the identity of rank 0 has at least (n = 1 needs a measurable forget set).
-        min_images: images that every other ranked identity has at least: one support image and one to forget.
-        dedup: keep one picture of each group of near-identical ones before splitting.
-    """
-
-    train: float
-    val: float
-    n_ranked: int
-    min_images_first: int
-    min_images: int
-    dedup: bool
-
-    def __post_init__(self) -> None:
-        if not (0 < self.train < 1 and 0 < self.val < 1 and self.train + self.val < 1):
-            raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
-        if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
-            raise ConfigError(
-                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (a photo to ask "
-                f"with and one to forget), min_images_first = {self.min_images_first} >= min_images"
-            )
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "SplitSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "split")
 
 
 def split_identities(index: pd.DataFrame, spec: SplitSpec, *, dataset: str, seed: int) -> pd.DataFrame:
@@ -128,14 +91,15 @@ def _draw_support(frame: pd.DataFrame, ranked: list[int], *, dataset: str, seed:
     return {int(stream("support", dataset, seed, identity).choice(ids)) for identity, ids in ids_of.items()}
 
 
-def content_id(index: pd.DataFrame, frame: pd.DataFrame) -> str:
-    """Return 16 hex digits that name who is where: the same for the same images, identities, roles and requests.
+def content_id(index: pd.DataFrame, frame: pd.DataFrame, classes: Sequence[str]) -> str:
+    """Return 16 hex digits that name who is where with which label: equal for equal images, labels, roles and requests.
 
     A model carries the id of the split it was trained on, so that it is never measured on another one.
     """
-    rows = frame.merge(index[["image_id", "path", "identity_name"]], on="image_id").sort_values("image_id")
-    columns = ["path", "identity_name", "role", "request_rank", "is_support"]
-    text = rows[columns].to_csv(index=False)
+    rows = frame.merge(index[["image_id", "path", "identity_name", "label"]], on="image_id").sort_values("image_id")
+    rows["label"] = [" ".join(map(str, np.atleast_1d(label))) for label in rows["label"]]
+    columns = ["path", "identity_name", "label", "role", "request_rank", "is_support"]
+    text = "\n".join(classes) + "\n" + rows[columns].to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -251,7 +251,7 @@ class MetaUnlearn:
                     outer = Eq6(self, backbone, train.subset(torch.from_numpy(request.forget)), val, reference, draw)
                     history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
                 _log_epoch(epoch, history)
-        health = _health(history, reference)
+        health = self._health(backbone, meta_loss, history, reference, val, support)
         if health["saturated"]:
             logger.warning("metaunlearn: h_phi saturated: its gradient vanished, unlearning will change nothing")
         if health["blown_up"]:
@@ -259,6 +259,25 @@ class MetaUnlearn:
         sizes = {"n_outputs": train.task.n_outputs, "n_features": _n_features(backbone, train)}
         tensors = {f"phi.{name}": value for name, value in meta_loss.state_dict().items()}
         return Artefact({**tensors, "identities": identities}, {**sizes, "health": health, "history": history})
+
+    def _health(
+        self, backbone: Backbone, meta_loss: MetaLoss, history: list[dict[str, float]], reference: ValidationReference,
+        val: ImageSet, support: "SupportBatch",
+    ) -> dict[str, float | bool]:  # fmt: skip
+        """Judge the trained meta-loss on the last simulated request: did the step vanish, does it destroy the model?"""
+        last = [entry for entry in history if entry["epoch"] == self.epochs - 1]
+        step = self.inner_step(backbone, meta_loss.eval(), support)
+        with torch.no_grad():
+            logits = torch.cat([backbone(step.theta, images)[1] for images, _ in val.batches(self.micro_batch)])
+        drop = reference.measure - _measure(val.task, logits, val.labels)
+        relative_step = float(np.median([entry["relative_step"] for entry in last]))
+        finite = all(entry["finite"] for entry in last) and bool(logits.isfinite().all())
+        return {
+            "saturated": relative_step < _SATURATED_STEP,
+            "blown_up": not finite or drop > _BLOWN_UP_DROP,
+            "relative_step": relative_step,
+            "val_drop": drop,
+        }
 
     def _new_meta_loss(self, backbone: Backbone, train: ImageSet, n_identities: int, seed: int) -> MetaLoss:
         with torch.random.fork_rng(devices=_cuda_of(train)):
@@ -546,20 +565,6 @@ def _n_features(backbone: Backbone, images: ImageSet) -> int:
 
 def _cuda_of(images: ImageSet) -> list[torch.device]:
     return [images.device] if images.device.type == "cuda" else []
-
-
-def _health(history: list[dict[str, float]], reference: ValidationReference) -> dict[str, float | bool]:
-    """Judge the last epoch: did the step vanish, or does it destroy the model?"""
-    last = [entry for entry in history if entry["epoch"] == history[-1]["epoch"]]
-    step = float(np.median([entry["relative_step"] for entry in last]))
-    drop = reference.measure - float(np.mean([entry["val_measure"] for entry in last]))
-    finite = all(entry["finite"] for entry in last)
-    return {
-        "saturated": step < _SATURATED_STEP,
-        "blown_up": not finite or drop > _BLOWN_UP_DROP,
-        "relative_step": step,
-        "val_drop": drop,
-    }
 
 
 def _log_epoch(epoch: int, history: list[dict[str, float]]) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from oneshui.config import SplitSpec
 from oneshui.data import pack, splits
 from oneshui.data.index import build_index, choose_identities
 from oneshui.data.layouts import Annotations, read_annotations
 from oneshui.data.probe import duplicate_groups, probe_images
 from oneshui.data.request import build_request
-from oneshui.data.splits import SplitSpec
 from oneshui.data.synthetic import SyntheticSpec, write_raw
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import spec_hash, write_text
@@ -119,7 +119,7 @@ def split_identities(
     Raises:
         ConfigError: too few identities for the split or the requests.
     """
-    index, _ = read_table(index_path, INDEX)
+    index, index_meta = read_table(index_path, INDEX)
     frame = splits.split_identities(index, SplitSpec.from_dict(spec), dataset=dataset, seed=seed)
     overlap = splits.overlap(index, frame)
     if overlap["images"]:
@@ -128,7 +128,7 @@ def split_identities(
             "split.dedup: true to keep one of each", dataset, seed, overlap["images"], overlap["groups"]
         )  # fmt: skip
     meta = {"dataset": dataset, "seed": seed, "spec": spec_hash(dict(spec)), "overlap": overlap}
-    write_table(output_path, frame, SPLITS, {**meta, "content": splits.content_id(index, frame)})
+    write_table(output_path, frame, SPLITS, {**meta, "content": splits.content_id(index, frame, index_meta["classes"])})
 
 
 def export_request(
@@ -144,7 +144,9 @@ def export_request(
     pixels = np.load(images_path, mmap_mode="r", allow_pickle=False)
     request = build_request(index, frame, pixels, n)
     kept = {key: meta[key] for key in ("task", "classes", "dataset")}
-    write_table(output_path, request, REQUEST, {**kept, "n": n, "seed": split_meta["seed"]})
+    write_table(
+        output_path, request, REQUEST, {**kept, "n": n, "seed": split_meta["seed"], "splits": split_meta["content"]}
+    )
 
 
 def expected_counts(path: str | Path, layout: str) -> dict[str, float] | None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from oneshui.errors import DataError
 from oneshui.metrics.accuracy import accuracy, mean_average_precision
+from oneshui.metrics.measure import MEASURES
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import TOW_SPLITS, tug_of_war
 from oneshui.schemas import INDEX, METRICS, SCORES, SPLITS, read_arrow, read_table, write_table
 
 logger = logging.getLogger(__name__)
 
-_MEASURES = {"classification": "accuracy", "multilabel": "map"}
 _SPLITS = (*TOW_SPLITS, "val")
 
 
@@ -71,24 +71,27 @@ def compute_metrics(
         method: ``pretrain``, ``retrain`` or the name of a method.
 
     Raises:
-        DataError: image ids disagree between the files, an image is missing, or a loss or logit is NaN.
+        DataError: image ids disagree between the files, an image is missing, or a model is of another split. (A model
+            that answers NaN is no error: its metrics say ``blown_up`` and nothing else.)
         ConfigError: the splits have fewer than ``n`` identities to forget.
     """
-    splits, _ = read_table(splits_path, SPLITS)
+    splits, split_meta = read_table(splits_path, SPLITS)
     rows = {name: ids for name, ids in metric_rows(splits, n).items() if name in _SPLITS}
-    known = np.sort(splits["image_id"].to_numpy(dtype=np.int64))
     labels, task, classes = _read_labels(index_path)
-    _require(known, labels.ids, splits_path, index_path)
+    _require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
     scores, model = _read_scores(scores_path, classes)
-    _check_ids(scores, rows.values(), known, splits_path)
-    values = _measure(scores, labels, rows, task)
-    values += _health(model)
-    if method != "retrain":
-        reference, _ = _read_scores(retrain_scores_path, classes)
-        _check_ids(reference, rows.values(), known, splits_path)
+    _check_scores(scores, model, rows.values(), labels, splits_path, split_meta)
+    diverged = bool(np.isnan(scores.values["loss"]).any())
+    if diverged:
+        logger.warning("%s: the model answers NaN: it has blown up and nothing else can be measured", scores_path)
+    values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
+    values += [entry for entry in _health(model) if not (diverged and entry[1] == "blown_up")]
+    if method != "retrain" and not diverged:
+        reference, reference_model = _read_scores(retrain_scores_path, classes)
+        _check_scores(reference, reference_model, rows.values(), labels, splits_path, split_meta)
         compared = {split: rows[split] for split in TOW_SPLITS}
         expected = _measure(reference, labels, compared, task)
-        measure = _MEASURES[task]
+        measure = MEASURES[task]
         values.append(("all", "tow", tug_of_war(_by_split(values, measure), _by_split(expected, measure))))
     frame = pd.DataFrame(values, columns=["split", "metric", "value"])
     frame = frame.assign(dataset=dataset, n=n, seed=seed, origin=origin, method=method)[list(METRICS.columns)]
@@ -99,10 +102,10 @@ def _read_labels(path: str | Path) -> tuple[_Rows, str, int]:
     """Return the labels of all images, the task and the number of model outputs."""
     table, meta = read_arrow(path, INDEX, columns=["image_id", "label"])
     task, classes = meta.get("task"), meta.get("classes")
-    if task not in _MEASURES or not classes:
+    if task not in MEASURES or not classes:
         raise DataError(
             f"{path}: its metadata have task {task!r} and classes {classes!r}, needed: task of "
-            f"{', '.join(_MEASURES)} and a list of class names. Delete it to make it again."
+            f"{', '.join(MEASURES)} and a list of class names. Delete it to make it again."
         )
     ids = _ids(table, path)
     label = table.column("label").combine_chunks()
@@ -118,12 +121,6 @@ def _read_scores(path: str | Path, classes: int) -> tuple[_Rows, dict[str, Any]]
     table = table.filter(pc.equal(table.column("view"), 0))
     ids = _ids(table, path)
     loss = table.column("loss").to_numpy().astype(np.float64)
-    broken = ids[np.isnan(loss)]
-    if len(broken):
-        raise DataError(
-            f"{path}: the loss is NaN for {len(broken)} of {len(ids)} images ({_first(broken)}): the model has "
-            "diverged. Train or unlearn it again with smaller steps."
-        )
     logits = _matrix(table.column("logits").combine_chunks(), ids, classes, path)
     return _sorted(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
 
@@ -156,10 +153,17 @@ def _sorted(path: str | Path, ids: npt.NDArray[np.int64], values: dict[str, npt.
     return _Rows(path, ids[order], {name: column[order] for name, column in values.items()})
 
 
-def _check_ids(
-    scores: _Rows, needed: Iterable[npt.NDArray[np.int64]], known: npt.NDArray[np.int64], splits_path: str | Path
-) -> None:
-    _require(scores.ids, known, scores.path, splits_path)
+def _check_scores(
+    scores: _Rows, model: Mapping[str, Any], needed: Iterable[npt.NDArray[np.int64]], labels: _Rows,
+    splits_path: str | Path, split_meta: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Refuse scores of other images, or of a model that was trained on another split."""
+    if model.get("splits") != split_meta.get("content"):
+        raise DataError(
+            f"{scores.path}: its model was trained on another split than {splits_path} holds (data, labels or split "
+            "options have changed). Move the model away to train it again, or restore the old data."
+        )
+    _require(scores.ids, labels.ids, scores.path, labels.path)
     for ids in needed:
         _require(ids, scores.ids, splits_path, scores.path)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from oneshui.errors import CheckpointError
 from oneshui.models import load_model
 from oneshui.schemas import SCORES, write_table
 from oneshui.scoring import score_images
@@ -17,9 +18,17 @@ def score_model(
 
     The model's metadata (who made it, health, cost, splits) travels in the metadata of the scores, so that nothing
     after this stage needs the weights.
+
+    Raises:
+        CheckpointError: the model predicts other classes than the dataset has.
     """
     checkpoint = load_model(model_path, device)
     images = open_everything(index_path, images_path, input_of(checkpoint.spec), device)
+    if images.task != checkpoint.spec.task:
+        raise CheckpointError(
+            f"{model_path} predicts other classes than {index_path} has: the labels have changed since it was trained. "
+            "Move the model away to train it again, or restore the old labels."
+        )
     frame = score_images(checkpoint.model, images)
     notes = {key: value for key, value in checkpoint.metadata.items() if key != "training"}
     meta = {"task": images.task.kind, "classes": list(images.task.classes), "model": notes}

@@ -71,13 +71,15 @@ def try_hyperparameters(
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
+    nobody = run.splits["request_rank"].isna() & (run.splits["role"] == "train")
+    train = run.take(run.splits.loc[nobody, "image_id"].to_numpy())  # nobody who can ask for real
     artefacts: dict[str, Artefact | None] = {}
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         method = make_method({**spec, **chosen})
         key = repr([getattr(method, name) for name in method.artefact_fields])
         if key not in artefacts:
-            artefacts[key] = method.precompute(checkpoint.model, run.role("train"), seen, seed=seed_of("select", seed))
+            artefacts[key] = method.precompute(checkpoint.model, train, seen, seed=seed_of("select", seed))
         for i, (trial, target) in enumerate(zip(trials, targets, strict=True)):
             result = _try(method, checkpoint.model, trial, artefacts[key], unseen)
             rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
@@ -104,6 +106,8 @@ def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, floa
 
 def _measure(model: nn.Module, images: ImageSet) -> float:
     logits = np.stack(score_images(model, images)["logits"].to_list())
+    if np.isnan(logits).any():
+        return 0.0  # a destroyed model; the other combinations are worth trying all the same
     return measure(images.task.kind, logits, images.labels.cpu().numpy())
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from oneshui.config import TrainSpec
 from oneshui.data.images import InputSpec
 from oneshui.errors import CheckpointError
 from oneshui.files import sha256_file, spec_hash
 from oneshui.metrics.roles import metric_rows
-from oneshui.models import ModelSpec, build_model, save_model
+from oneshui.models import ModelSpec, build_model, check_model, save_model
 from oneshui.seeds import seed_of
 from oneshui.stages.images import open_run
-from oneshui.training import Trainer, TrainSpec
+from oneshui.training import Trainer
 
 
 def train_model(
@@ -49,12 +50,15 @@ def train_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("init", dataset, seed))
         model = build_model(model_spec, weights=weights_path).to(device)
+    check_model(model, model_spec, device)
     weights = None if weights_path is None else sha256_file(weights_path)
     identity = {"spec": spec, "splits": run.splits_id, "weights": weights, "role": role, "n": n, "seed": seed}
     sidecar = Path(f"{output_path}.resume")
     trainer = Trainer(
         model, train_spec, train, run.role("val"), stream=(role, dataset, n or 0, seed), sidecar=sidecar,
-        fingerprint=spec_hash({**identity, "model": asdict(model_spec)}),
+        fingerprint=spec_hash(
+            {**identity, "model": asdict(model_spec), "device": device.type, "threads": torch.get_num_threads()}
+        ),
     )  # fmt: skip
     record = trainer.run()
     save_model(output_path, model, model_spec, {**identity, "dataset": dataset, "training": record})

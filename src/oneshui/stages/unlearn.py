@@ -11,11 +11,12 @@ import torch
 
 from oneshui.config import from_mapping
 from oneshui.data.support import read_request
-from oneshui.errors import ArtefactError, CheckpointError, ConfigError
+from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.methods import METHODS
 from oneshui.methods.base import Artefact, Support, UnlearningMethod
 from oneshui.models import Checkpoint, load_model, save_model
+from oneshui.schemas import read_meta
 from oneshui.seeds import seed_of
 from oneshui.stages.images import input_of, open_run
 
@@ -75,6 +76,12 @@ def unlearn(
     unlearner = make_method(spec)
     checkpoint = load_model(model_path, device)
     support = Support(**read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device))
+    asked = read_meta(request_path).get("splits")
+    if asked is not None and asked != checkpoint.metadata.get("splits"):
+        raise DataError(
+            f"{request_path} was exported from another split than {model_path} was trained on; its photos may "
+            "have been trained on. Export the request again."
+        )
     artefact: Artefact | None = None
     header: dict[str, Any] = {}
     if artefact_path is not None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oneshui.config import SplitSpec
 from oneshui.data.layouts import read_identities
-from oneshui.data.splits import SplitSpec, content_id, overlap, split_identities
+from oneshui.data.splits import content_id, overlap, split_identities
 from oneshui.errors import ConfigError
 from oneshui.schemas import SPLITS
 

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.helpers import TensorSet
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oneshui.methods.base import TensorSet
 from oneshui.methods.metaunlearn import (
     Backbone,
     Eq6,

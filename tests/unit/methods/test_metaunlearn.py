@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.helpers import TensorSet
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
-from oneshui.methods.base import Artefact, Support, Unlearned
+from oneshui.methods.base import Artefact, Support, TensorSet, Unlearned
 from oneshui.methods.metaunlearn import MetaLoss, MetaUnlearn, simulate_requests
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task

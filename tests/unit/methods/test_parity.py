@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.helpers import TensorSet
 from torch import Tensor, nn
 
-from oneshui.methods.base import Support
+from oneshui.methods.base import Support, TensorSet
 from oneshui.methods.metaunlearn import Backbone, Eq6, MetaLoss, MetaUnlearn, SupportBatch, validation_reference
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model

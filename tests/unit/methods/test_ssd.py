@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers import TensorSet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneshui.errors import ArtefactError, ConfigError
-from oneshui.methods.base import Artefact, Support
+from oneshui.methods.base import Artefact, Support, TensorSet
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
