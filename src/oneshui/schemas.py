@@ -138,7 +138,8 @@ def _array(column: "pd.Series[Any]", field: pa.Field) -> pa.Array:
 
 def _check_nulls(frame: pd.DataFrame, arrow: pa.Schema, name: str) -> None:
     for field in arrow:
-        if not (field.nullable or pa.types.is_floating(field.type)) and frame[field.name].isna().any():
+        keeps_nan = pa.types.is_floating(field.type) and frame[field.name].dtype != object
+        if not (field.nullable or keeps_nan) and frame[field.name].isna().any():
             raise DataError(f"{name} table: column {field.name} has missing values")
 
 

@@ -1,9 +1,12 @@
 """Configuration as values."""
 
+import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from oneshui.config import changed_keys, check_grid, from_mapping, grid_points, method_spec
 from oneshui.errors import ConfigError
@@ -68,12 +71,18 @@ def test_unknown_method_is_an_error() -> None:
         method_spec(METHODS, "mine", "celeba", 5)
 
 
+PAPER: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+
+
 def make_config(**change: Any) -> dict[str, Any]:
+    """A table on celeba, the paper's; dataset other has one ranked identity and no training."""
     block = {"dataset": "celeba", "n": 5}
+    celeba, training = copy.deepcopy(PAPER["datasets"]["celeba"]), copy.deepcopy(PAPER["training"]["celeba"])
+    overrides = {"celeba": {"lr": 2.0, "eta": 8}, "celeba/n5": {"lr": 3.0}, "other/n1": {"epochs": 9}}
     return {
-        "datasets": {"celeba": {"split": {"n_ranked": 10}}, "other": {"split": {"n_ranked": 1}}},
-        "training": {"celeba": {}},
-        "methods": METHODS,
+        "datasets": {"celeba": celeba, "other": {"split": {**celeba["split"], "n_ranked": 1}}},
+        "training": {"celeba": training},
+        "methods": {**METHODS, "meta": {**METHODS["meta"], "overrides": overrides}},
         "tables": {"table1": {"blocks": [{**block, **change}], "methods": ["meta", "plain"]}},
         "figures": {"figure4": {"table": "table1"}},
     }
@@ -122,6 +131,61 @@ def test_figure_of_an_unknown_table_is_an_error() -> None:
     config = make_config()
     config["figures"]["figure4"] = {"table": "table9"}
     with pytest.raises(ConfigError, match="figures/figure4: no table 'table9'; there are: table1"):
+        check_grid(config)
+
+
+def test_published_configuration_passes() -> None:
+    check_grid(PAPER)
+
+
+@pytest.mark.parametrize(
+    ("scope", "params", "message"),
+    [
+        ("lfw", {"lr": 1.0}, "methods/meta/overrides/lfw: no dataset 'lfw'; there are: celeba, other"),
+        ("lfw/n5", {"lr": 1.0}, "methods/meta/overrides/lfw/n5: no dataset 'lfw'"),
+        ("celeba/5", {"lr": 1.0}, "no dataset 'celeba/5'"),
+        ("celeba/n0", {"lr": 1.0}, "methods/meta/overrides/celeba/n0: n0 is no request size of celeba; .* n1 to n10"),
+        ("celeba/n99", {"lr": 1.0}, "n99 is no request size of celeba; allowed: n1 to n10"),
+        ("celeba/n05", {"lr": 1.0}, "n05 is no request size of celeba"),
+        ("other/n2", {"lr": 1.0}, "n2 is no request size of other; allowed: n1 to n1"),
+        ("celeba/n5", {"rate": 1.0, "lr": 1.0, "alpha": 2}, "celeba/n5: alpha, rate is not among the method's params"),
+    ],
+)
+def test_override_that_is_never_used_is_an_error(scope: str, params: dict[str, Any], message: str) -> None:
+    config = make_config()
+    config["methods"]["meta"]["overrides"][scope] = params
+    with pytest.raises(ConfigError, match=message):
+        check_grid(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": 0.8, "val": 0.2}, "datasets/celeba: split: train = 0.8 and val = 0.2 must .* sum to less than 1"),
+        ({"min_images_first": 2, "min_images": 3}, "datasets/celeba: split: .* min_images_first = 2 >= min_images"),
+        ({"ratio": 1}, "datasets/celeba: split: unknown key ratio"),
+    ],
+)
+def test_contradicting_split_is_an_error(changes: dict[str, Any], message: str) -> None:
+    config = make_config()
+    config["datasets"]["celeba"]["split"] |= changes
+    with pytest.raises(ConfigError, match=message):
+        check_grid(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup_epochs": 31}, r"warmup_epochs in \[0, epochs\] does not hold"),
+        ({"crop_scale": [1.0, 0.08]}, r"0 < crop_scale\[0\] <= crop_scale\[1\] <= 1 does not hold"),
+        ({"optimiser": "adam"}, "optimiser in .* does not hold"),
+        ({"epoch": 3}, "unknown key epoch"),
+    ],
+)
+def test_contradicting_training_is_an_error(changes: dict[str, Any], message: str) -> None:
+    config = make_config()
+    config["training"]["celeba"] |= changes
+    with pytest.raises(ConfigError, match=rf"training/celeba: training: {message}"):
         check_grid(config)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from oneshui.errors import CheckpointError, ConfigError
 from oneshui.files import sha256_file
-from oneshui.models import ModelSpec, build_model, features_and_logits, load_model, save_model
+from oneshui.models import ModelSpec, build_model, check_model, features_and_logits, load_model, save_model
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -99,6 +100,50 @@ def test_impossible_option_is_an_error() -> None:
         build_model(spec_of("resnet10t", no_such_option=1))
 
 
+# ---- networks that can serve as a backbone
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_backbone_passes_and_stays_as_it_was(architecture: str, training: bool) -> None:
+    spec = spec_of(architecture)
+    model = build(spec).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_model(model, spec, CPU)
+    assert model.training is training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "px", "options"),
+    [
+        ("resnetv2_50", 32, {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8), "stem_chs": 8}),  # a 1x1 convolution
+        ("levit_128s", 64, {"embed_dim": (16, 16, 16), "depth": (1, 1, 1), "num_heads": (1, 1, 1)}),  # two classifiers
+    ],
+)
+def test_network_without_a_linear_classifier_is_refused(architecture: str, px: int, options: dict[str, Any]) -> None:
+    spec = ModelSpec(architecture, TASK, px, 0.5, 0.5, options)
+    with pytest.raises(ConfigError, match=rf"^{architecture}"):
+        check_model(build(spec), spec, CPU)
+
+
+@pytest.mark.parametrize("px", [32, 64])
+def test_network_that_must_know_its_input_size_is_told(px: int) -> None:
+    mixer = ModelSpec("mixer_s32_224", TASK, px, 0.5, 0.5, {})
+    model = build(mixer)
+    check_model(model, mixer, CPU)
+    with torch.no_grad():
+        assert model(images(px)).shape == (4, 3)
+
+
+def test_network_whose_name_looks_like_a_vit_is_not_told() -> None:
+    spec = ModelSpec("efficientvit_b0", TASK, 64, 0.5, 0.5, {})
+    model = build(spec)
+    check_model(model, spec, CPU)
+    with torch.no_grad():
+        assert model(images(64)).shape == (4, 3)
+
+
 # ---- initial weights from a local file
 
 
@@ -134,8 +179,32 @@ def test_position_embeddings_are_resized_to_the_input(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     local_weights(path, spec_of("resnet10t"))
-    with pytest.raises(ConfigError, match=r"lacks most tensors of 'vit_.*, e\.g\. blocks\.0\."):
+    with pytest.raises(ConfigError, match=r"lacks \d+ tensors of 'vit_.*, e\.g\. blocks\.0\."):
         build(spec_of("vit_tiny_patch16_224"), weights=path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "block"), [("vit_tiny_patch16_224", "blocks.0.mlp."), ("resnet10t", "layer3.0.conv2.")]
+)
+def test_weights_that_lack_one_block_are_an_error(tmp_path: Path, architecture: str, block: str) -> None:
+    path = tmp_path / "w.safetensors"
+    state = local_weights(path, spec_of(architecture))
+    kept = {name: value for name, value in state.items() if not name.startswith(block)}
+    assert 0 < len(state) - len(kept) < 5
+    safetensors.torch.save_file(kept, path)
+    message = rf"lacks {len(state) - len(kept)} tensors of '{architecture}', e\.g\. {re.escape(block)}.*weights of this"
+    with pytest.raises(ConfigError, match=message):
+        build(spec_of(architecture), weights=path)
+
+
+@pytest.mark.parametrize(("architecture", "head"), [("vit_tiny_patch16_224", "head."), ("resnet10t", "fc.")])
+def test_weights_may_lack_the_classifier(tmp_path: Path, architecture: str, head: str) -> None:
+    path = tmp_path / "w.safetensors"
+    state = local_weights(path, spec_of(architecture))
+    kept = {name: value for name, value in state.items() if not name.startswith(head)}
+    safetensors.torch.save_file(kept, path)
+    found = build(spec_of(architecture), weights=path).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "pickle", "name"])

@@ -58,6 +58,21 @@ def test_logits_may_be_null_where_a_view_has_none(tmp_path: Path) -> None:
     assert table.column("logits").to_pylist() == [[1.0, -2.0], None]
 
 
+def test_nan_of_numbers_survives(tmp_path: Path) -> None:
+    loss = np.array([np.nan, 0.5, np.inf], dtype=np.float32)
+    frame = pd.DataFrame({"image_id": [0, 1, 2], "view": 0, "loss": loss, "p_true": np.exp(-loss)})
+    frame["logits"] = [np.array([np.nan, -2], dtype=np.float16), np.array([1, 2], dtype=np.float16), None]
+    write_table(tmp_path / "s.parquet", frame, SCORES, {})
+    table, _ = read_arrow(tmp_path / "s.parquet", SCORES)
+    assert table.column("loss").null_count == table.column("p_true").null_count == 0
+    np.testing.assert_array_equal(table.column("loss").to_numpy(), loss)
+    found, _ = read_table(tmp_path / "s.parquet", SCORES)
+    np.testing.assert_array_equal(found["loss"], loss)
+    np.testing.assert_array_equal(found["p_true"], np.exp(-loss))
+    np.testing.assert_array_equal(np.asarray(found["logits"][0], dtype=np.float32), [np.nan, -2])
+    assert found["logits"][2] is None
+
+
 def test_some_columns_only(tmp_path: Path) -> None:
     write_table(tmp_path / "s.parquet", make_splits(), SPLITS, {})
     frame, _ = read_table(tmp_path / "s.parquet", SPLITS, ["identity", "role"])

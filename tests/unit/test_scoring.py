@@ -57,6 +57,15 @@ def test_scores_by_direct_formula(monkeypatch: pytest.MonkeyPatch, kind: str, ba
     np.testing.assert_allclose(np.stack(frame["logits"].to_list()), logits, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", TASKS)
+def test_scores_of_a_model_that_answers_nan_can_be_stored(tmp_path: Path, kind: str) -> None:
+    write_table(tmp_path / "s.parquet", score_images(Weigh(TASKS[kind].n_outputs, float("nan")), make_images(kind)),
+                SCORES, {})  # fmt: skip
+    stored, _ = read_table(tmp_path / "s.parquet", SCORES)
+    assert stored[["loss", "p_true"]].isna().all().all()
+    assert np.isnan(np.stack(stored["logits"].to_list()).astype(np.float32)).all()
+
+
 def test_scores_of_a_destroyed_model_can_be_stored(tmp_path: Path) -> None:
     frame = score_images(Weigh(3, 1e9), make_images("classification"))
     write_table(tmp_path / "s.parquet", frame, SCORES, {})

@@ -60,6 +60,10 @@ def broken(**changes: object) -> dict[str, object]:
         ({"tables__toy__blocks": [{"dataset": "toy", "n": 4}]}, "n = 4, but datasets/toy/split/n_ranked = 3"),
         ({"tables__toy__blocks": [{"dataset": "tyo", "n": 3}]}, "no dataset 'tyo'"),
         ({"figures__toy_bars__table": "tyo"}, "no table 'tyo'"),
+        (
+            {"methods__ssd__overrides": {"tyo/n3": {"selection": 5.0}}},
+            "methods/ssd/overrides/tyo/n3: no dataset 'tyo'; there are: toy",
+        ),
     ],
 )
 def test_impossible_configuration_is_refused(

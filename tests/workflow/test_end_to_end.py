@@ -1,7 +1,8 @@
-"""The whole workflow on rendered faces: every raw layout, what runs again after a change, and killed jobs."""
+"""The whole workflow on rendered faces: every raw layout, what runs again or is refused after a change, killed jobs."""
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from tests.workflow.conftest import ROOT, Run, jobs, toy_config, write_config
 
 from oneshui.files import sha256_file
+from oneshui.schemas import INDEX, SPLITS, read_table
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +110,66 @@ def test_unlearning_runs_after_the_data_is_gone(snakemake: Run, copied: Path) ->
         shutil.rmtree(copied / "results" / gone)
     snakemake("--configfile", str(write_config(copied, toy_config())), "--", target, folder=copied)
     assert tensor_hashes(copied / target) == before
+
+
+def test_changed_label_is_refused_and_the_table_stays(snakemake: Run, copied: Path) -> None:
+    raw, table = copied / "results/raw/toy", copied / "results/tables/toy.csv"
+    before, made = table.read_bytes(), table.stat().st_mtime_ns
+    manifest = pd.read_csv(raw / "manifest.csv", dtype=str)
+    common, other = manifest["label"].value_counts().index[:2]  # every class keeps an image
+    manifest.loc[manifest.index[manifest["label"] == common][0], "label"] = other
+    manifest.to_csv(raw / "manifest.csv", index=False)
+    marker = raw / "rendered.json"
+    marker.write_text(marker.read_text() + "\n")  # a new time stamp alone is not enough for snakemake
+    done = snakemake("--configfile", str(write_config(copied, toy_config())), "--", "tables", folder=copied, fails=True)
+    assert re.search(r"trained on (another split|other splits)|exported from another split", done.stdout)
+    assert (table.read_bytes(), table.stat().st_mtime_ns) == (before, made)
+
+
+def test_new_seed_trains_its_own_models_only(snakemake: Run, copied: Path) -> None:
+    models = copied / "results/models"
+    before = {path: (sha256_file(path), path.stat().st_mtime_ns) for path in models.rglob("*.safetensors")}
+    assert len(before) == 2
+    config = toy_config() | {"seeds": [0, 1]}
+    plan = planned(snakemake, copied, config)
+    assert plan["train_pretrain"] == plan["train_retrain"] == plan["split_identities"] == 1
+    assert plan["measure_pretrain"] == plan["measure_retrain"] == 1
+    assert not {"render_faces", "index_dataset", "pack_images"} & set(plan)
+    snakemake("--configfile", str(write_config(copied, config)), folder=copied)
+    assert {path: (sha256_file(path), path.stat().st_mtime_ns) for path in before} == before
+    added = {path.relative_to(models).as_posix() for path in models.rglob("*.safetensors") if path not in before}
+    assert added == {"toy/seed1/pretrain.safetensors", "toy/n3/seed1/retrain.safetensors"}
+    assert pd.read_csv(copied / "results/tables/toy.csv")["n_seeds"].eq(2).all()
+
+
+def test_unlearned_models_are_removed_where_they_are_not_kept(snakemake: Run, tmp_path: Path) -> None:
+    config = toy_config() | {"keep_unlearned": False}
+    snakemake("--configfile", str(write_config(tmp_path, config)))
+    assert (tmp_path / "results/tables/toy.csv").exists()
+    assert [path for path in (tmp_path / "results/unlearned").rglob("*") if path.is_file()] == []
+    assert planned(snakemake, tmp_path, config) == {}
+
+
+def test_deduplicated_data_set_runs_to_a_table(snakemake: Run, tmp_path: Path) -> None:
+    config = toy_config()
+    config["datasets"]["toy"]["split"]["dedup"] = True
+    arguments = ("--configfile", str(write_config(tmp_path, config)), "--")
+    snakemake(*arguments, "results/raw/toy/rendered.json")
+    images = sorted((tmp_path / "results/raw/toy/images").glob("*.png"))
+    for original, copy in ((images[0], images[-1]), (images[1], images[60])):
+        assert original.name.split("_")[0] != copy.name.split("_")[0]  # of another identity
+        shutil.copyfile(original, copy)
+    snakemake(*arguments, "tables")
+    index, _ = read_table(tmp_path / "results/data/toy/index.parquet", INDEX)
+    splits, _ = read_table(tmp_path / "results/splits/toy/seed0.parquet", SPLITS)
+    assert len(index) == len(images) == 144
+    assert len(splits) == index["duplicate_group"].nunique() <= 142
+    left_out = set(index.loc[~index["image_id"].isin(splits["image_id"]), "path"])
+    for first, second in ((images[0], images[-1]), (images[1], images[60])):
+        assert left_out & {f"images/{first.name}", f"images/{second.name}"}
+    table = pd.read_csv(tmp_path / "results/tables/toy.csv")
+    assert table["method"].tolist() == ["pretrain", "retrain", "ssd", "metaunlearn"]
+    assert table[["retain_mean", "forget_mean", "test_mean"]].notna().all().all()
 
 
 LAYOUTS = {

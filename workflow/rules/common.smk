@@ -136,9 +136,9 @@ def spec_of_method(wildcards):
     )
 
 
-def table_metrics(wildcards):
+def metric_files(name):
     """Metric files of a table: every block, every seed; the trained models and each method."""
-    table = config["tables"][wildcards.table]
+    table = config["tables"][name]
     return [
         f"results/metrics/{block['dataset']}/n{block['n']}/seed{seed}/{row}.parquet"
         for block in table["blocks"]
@@ -151,11 +151,16 @@ def table_metrics(wildcards):
     ]
 
 
+def table_metrics(wildcards):
+    """Metric files of the table that is made."""
+    return metric_files(wildcards.table)
+
+
 def figure_inputs(wildcards):
-    """Files that a figure is drawn from: the table, or the trained models of its blocks."""
+    """Files that a figure is drawn from: the table and its single seeds, or the trained models of its blocks."""
     figure = config["figures"][wildcards.figure]
     if figure["kind"] == "table_bars":
-        return [f"results/tables/{figure['table']}.csv"]
+        return [f"results/tables/{figure['table']}.csv", *metric_files(figure["table"])]
     blocks = config["tables"][figure["table"]]["blocks"]
     pretrained = {
         f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors"

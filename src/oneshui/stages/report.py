@@ -9,6 +9,7 @@ import pandas as pd
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import read_header, write_text
+from oneshui.metrics.measure import MEASURES
 from oneshui.report import tables
 from oneshui.schemas import METRICS, read_table
 
@@ -67,7 +68,8 @@ def make_figure(
     """Write a figure as PDF and PNG, and its points as CSV.
 
     Args:
-        inputs: for ``table_bars`` the CSV of one table, for ``training_curves`` the models.
+        inputs: for ``table_bars`` the CSV of one table, then the metric files whose single seeds are shown as dots; for
+            ``training_curves`` the models.
         output_pdf: the figure for a paper.
         output_png: the figure for a screen.
         output_csv: the plotted points.
@@ -84,14 +86,26 @@ def make_figure(
 
     kind = spec.get("kind")
     if kind == "table_bars":
-        if len(inputs) != 1:
-            raise ConfigError(f"figure {name!r}: table_bars shows one table, but has {len(inputs)} inputs")
-        figure, points = figures.table_bars(_read_csv(inputs[0]))
+        if not inputs:
+            raise ConfigError(f"figure {name!r}: table_bars needs the CSV of a table, but has no input")
+        figure, points = figures.table_bars(_read_csv(inputs[0]), _seed_values(inputs[1:]))
     elif kind == "training_curves":
         figure, points = figures.training_curves([read_history(path) for path in inputs])
     else:
         raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves")
     figures.save_figure(figure, points, output_pdf, path_png=output_png, path_csv=output_csv)
+
+
+def _seed_values(metrics_paths: Sequence[str | Path]) -> pd.DataFrame | None:
+    """Return what single seeds reached, in percent: one row per dataset, n, method and seed."""
+    if not metrics_paths:
+        return None
+    metrics = pd.concat([read_table(path, METRICS)[0] for path in metrics_paths])
+    chosen = metrics[metrics["metric"].isin([*MEASURES.values(), "tow"])]
+    wide = chosen.assign(quantity=chosen["split"].where(chosen["metric"] != "tow", "tow")).pivot_table(
+        index=["dataset", "n", "method", "seed"], columns="quantity", values="value"
+    )
+    return (100 * wide.reindex(columns=["retain", "forget", "test", "tow"])).reset_index()
 
 
 def read_history(path: str | Path) -> dict[str, Any]:

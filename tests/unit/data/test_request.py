@@ -104,6 +104,20 @@ def test_photos_of_the_inputs_size_are_not_resampled(tmp_path: Path) -> None:
     assert np.array_equal(support["images"][1].round().numpy(), image.transpose(2, 0, 1))
 
 
+def test_photos_of_different_sizes_may_be_in_one_request(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    photos = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((8, 8), (5, 13), (40, 8))]
+    data = []
+    for photo in photos:
+        buffer = io.BytesIO()
+        Image.fromarray(photo).save(buffer, format="PNG")
+        data.append(buffer.getvalue())
+    support = read_request(write_request(tmp_path / "r.parquet", image=data), CLASSES, RAW, CPU)
+    assert support["images"].shape == (3, 3, 8, 8)
+    for found, photo in zip(support["images"], photos, strict=True):  # each as if it were alone
+        assert torch.equal(found, RAW.prepare(torch.from_numpy(photo).permute(2, 0, 1)[None])[0])
+
+
 @pytest.mark.parametrize("other", [Task("classification", ("young", "old", "oldest")), ATTRIBUTES])
 def test_request_of_other_classes_is_an_error(tmp_path: Path, other: Task) -> None:
     path = write_request(tmp_path / "r.parquet")

@@ -27,6 +27,7 @@ def make_index(sizes: list[int], mix: int = 0) -> pd.DataFrame:
     frame["path"] = [f"{i}.jpg" for i in frame["image_id"]]
     frame["identity_name"] = "p" + frame["identity"].astype(str)
     frame["duplicate_group"] = frame["image_id"]
+    frame["label"] = frame["image_id"] % 3
     return frame
 
 
@@ -155,28 +156,55 @@ def test_overlap_counts_copies_of_a_support_photo() -> None:
 
 # ---- content_id
 
+CLASSES = ["a", "b", "c"]
+
 
 def test_content_id_does_not_depend_on_row_order_or_numbering() -> None:
     frame = split(MANY)
-    same = content_id(MANY, frame)
-    assert content_id(MANY.iloc[::-1], frame.sample(frac=1, random_state=0)) == same
+    same = content_id(MANY, frame, CLASSES)
+    assert content_id(MANY.iloc[::-1], frame.sample(frac=1, random_state=0), CLASSES) == same
     renumbered = (MANY.assign(identity=MANY["identity"] + 100), frame.assign(identity=frame["identity"] + 100))
-    assert content_id(*renumbered) == same  # names count, numbers do not
+    assert content_id(*renumbered, CLASSES) == same  # names count, numbers do not
     assert len(same) == 16
 
 
-@pytest.mark.parametrize("change", ["path", "identity_name", "role", "request_rank", "is_support", "image"])
+@pytest.mark.parametrize("change", ["path", "identity_name", "label", "role", "request_rank", "is_support", "image"])
 def test_content_id_changes_with_what_was_split(change: str) -> None:
     index, frame = MANY.copy(), split(MANY)
-    same = content_id(index, frame)
+    same = content_id(index, frame, CLASSES)
     row = int(frame.index[frame["is_support"]][0])
     if change in ("path", "identity_name"):
         index.loc[row, change] = "other"
+    elif change == "label":
+        index.loc[row, change] += 1
     elif change == "image":
         frame = frame.drop(index=row)
     else:
         frame.loc[row, change] = {"role": "val", "request_rank": 9, "is_support": False}[change]
-    assert content_id(index, frame) != same
+    assert content_id(index, frame, CLASSES) != same
+
+
+@pytest.mark.parametrize("classes", [["a", "b", "z"], ["b", "a", "c"], ["a", "b", "c", "d"], ["a", "b"]])
+def test_content_id_changes_with_the_classes(classes: list[str]) -> None:
+    frame = split(MANY)
+    assert content_id(MANY, frame, classes) != content_id(MANY, frame, CLASSES)
+
+
+def test_content_id_changes_with_a_single_attribute() -> None:
+    frame, attributes = split(MANY), np.stack([MANY["label"] == 1, MANY["label"] > 0], axis=1).astype(np.int8)
+    same = content_id(MANY.assign(label=list(attributes)), frame, ["x", "y"])
+    assert content_id(MANY.assign(label=attributes.tolist()), frame, ["x", "y"]) == same  # arrays or lists
+    for row, column in ((0, 0), (len(MANY) - 1, 1)):
+        changed = attributes.copy()
+        changed[row, column] ^= 1
+        assert content_id(MANY.assign(label=list(changed)), frame, ["x", "y"]) != same
+
+
+def test_content_id_ignores_labels_of_images_that_take_no_part() -> None:
+    frame = split(MANY)
+    index = MANY.assign(label=MANY["label"].where(MANY["image_id"] != 0, 2))
+    without = frame[frame["image_id"] != 0]
+    assert content_id(index, without, CLASSES) == content_id(MANY, without, CLASSES)
 
 
 # ---- errors

@@ -222,6 +222,15 @@ def test_frozen_parameters_stay(model: nn.Module, artefact: Artefact) -> None:
     assert not torch.equal(result.get_parameter("fc.bias"), model.get_parameter("fc.bias"))
 
 
+def test_frozen_name_of_no_parameter_is_an_error(model: nn.Module, artefact: Artefact) -> None:
+    names = ("fc.weight", "cls_token", "pos_embed")
+    message = "metaunlearn: frozen names no parameter of this model: cls_token, pos_embed"
+    with pytest.raises(ConfigError, match=message):
+        unlearn(model, artefact, [7], frozen=names)
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(METHOD, frozen=names).precompute(model, TRAIN, VAL, seed=0)
+
+
 def test_stored_artefact_unlearns_bit_for_bit(model: nn.Module, artefact: Artefact, tmp_path: Path) -> None:
     artefact.save(tmp_path / "a.safetensors", {"method": "mine", "n": 2})
     loaded, header = Artefact.load(tmp_path / "a.safetensors", CPU)
@@ -280,6 +289,33 @@ def test_blown_up_model_is_reported(model: nn.Module, caplog: pytest.LogCaptureF
     assert "destroys the model" in caplog.text
     assert all(torch.isfinite(value).all() for value in artefact.tensors.values())
     assert method.unlearn(model, support_of([7]), artefact, seed=0).health["blown_up"] is True
+
+
+class Turn(MetaUnlearn):
+    """Meta-training that leaves h_phi alone, and a step after which the network answers the next class."""
+
+    def _meta_step(self, *_: Any) -> dict[str, float]:
+        return {"outer_loss": 1.0, "relative_step": 1.0, "val_measure": 1.0, "finite": 1.0}
+
+    def inner_step(self, backbone: Any, *arguments: Any) -> Any:
+        step = super().inner_step(backbone, *arguments)
+        head = {name: backbone.theta[name].roll(1, 0) for name in ("model.fc.weight", "model.fc.bias")}
+        return dataclasses.replace(step, theta={**backbone.theta, **head})
+
+
+@pytest.mark.parametrize(("right", "drop"), [(21, 0.05), (23, 0.15), (40, 1.0), (10, -0.5)])
+def test_health_is_measured_on_the_whole_validation_set(model: nn.Module, right: int, drop: float) -> None:
+    pixels = make_set([1] * 40, seed=2).pixels
+    with torch.no_grad():
+        answers = model(pixels).argmax(1)
+    # right on the first of 40 images before the step, on all others after it; a sample of four would be all or nothing
+    labels = torch.where(torch.arange(40) < right, answers, (answers + 1) % 4)
+    method = Turn(**{field.name: getattr(METHOD, field.name) for field in dataclasses.fields(METHOD)})
+    method = dataclasses.replace(method, batch_size=4)
+    val = TensorSet(pixels, labels, TASK, torch.ones(40, dtype=torch.int64))
+    health = method.precompute(model, TRAIN, val, seed=0).metadata["health"]
+    assert health["val_drop"] == pytest.approx(drop)
+    assert health["blown_up"] is (drop > 0.1)
 
 
 def test_empty_validation_set_is_an_error(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.report.figures import save_figure, table_bars, training_curves
 from oneshui.report.style import COLOURS, METHOD_NAMES, RC, colours_of
+from oneshui.schemas import METRICS, write_table
 from oneshui.stages.report import make_figure, read_history
 
 METHODS = ["pretrain", "retrain", "ssd", "own_method"]
@@ -220,8 +221,30 @@ def test_unknown_kinds_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
     with pytest.raises(ConfigError, match="'pie', allowed: table_bars, training_curves"):
         make_figure([], *outputs, name="figure", spec={"kind": "pie"})
-    with pytest.raises(ConfigError, match="has 2 inputs"):
-        make_figure(["a.csv", "b.csv"], *outputs, name="figure", spec={"kind": "table_bars"})
+    with pytest.raises(ConfigError, match="needs the CSV of a table"):
+        make_figure([], *outputs, name="figure", spec={"kind": "table_bars"})
+
+
+def test_dots_are_the_values_of_single_seeds(tmp_path: Path) -> None:
+    rows = [
+        {"dataset": "toy", "n": 1, "seed": seed, "origin": "pretrain", "method": method, "split": split,
+         "metric": "tow" if split == "all" else "accuracy", "value": 0.5 + seed / 10 + place / 100}
+        for seed in (0, 1)
+        for method in table()["method"].unique()
+        for place, split in enumerate(("retain", "forget", "test", "val", "all"))
+    ]  # fmt: skip
+    metrics = tmp_path / "metrics.parquet"
+    write_table(metrics, pd.DataFrame(rows), METRICS, {})
+    source = tmp_path / "table.csv"
+    table((("toy", 1),)).to_csv(source, index=False)
+    outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
+    make_figure([source, metrics], *outputs, name="figure", spec={"kind": "table_bars"})
+    points = pd.read_csv(outputs[2])
+    dots = points[points["seed"].notna() & (points["method"] == "ssd")].set_index(["quantity", "seed"])["value"]
+    assert dots.round(6).to_dict() == {
+        ("retain", 0): 50.0, ("retain", 1): 60.0, ("forget", 0): 51.0, ("forget", 1): 61.0,
+        ("test", 0): 52.0, ("test", 1): 62.0, ("tow", 0): 54.0, ("tow", 1): 64.0,
+    }  # fmt: skip
 
 
 def test_a_method_keeps_its_colour_in_every_figure() -> None:

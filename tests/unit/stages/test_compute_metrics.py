@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from oneshui.errors import ConfigError, DataError
@@ -18,6 +16,8 @@ from oneshui.stages.measure import compute_metrics
 # images 0-3 retain, 4-5 forget, 6 support, 7-8 test, 9 val
 ROLES = ["train"] * 7 + ["test"] * 2 + ["val"]
 LABELS = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+#: id of the split that the models were trained on
+CONTENT = "0123456789abcdef"
 ATTRIBUTES = np.array([[label, 0 if image == 9 else 1] for image, label in enumerate(LABELS)])
 
 
@@ -42,7 +42,7 @@ class Run:
         frame = pd.DataFrame({"image_id": range(10), "identity": [0, 0, 0, 0, 1, 1, 1, 2, 2, 3], "role": ROLES})
         frame["request_rank"] = pd.array([None] * 4 + [0] * 3 + [None] * 3, dtype="Int16")
         frame["is_support"] = frame["image_id"] == 6
-        write_table(self.folder / "splits.parquet", frame.drop(index=list(drop)), SPLITS, {})
+        write_table(self.folder / "splits.parquet", frame.drop(index=list(drop)), SPLITS, {"content": CONTENT})
 
     def write_index(self, task: str = "classification", drop: tuple[int, ...] = (), **meta: Any) -> None:
         frame = pd.DataFrame({"image_id": range(10), "path": "x.png", "identity": 0, "identity_name": "a"})
@@ -57,7 +57,8 @@ class Run:
         frame["p_true"] = np.exp(-frame["loss"])
         frame["logits"] = list(np.asarray(logits, dtype=np.float16)[ids])
         other_view = frame.assign(view=1, loss=100.0, logits=None)  # must be ignored
-        write_table(self.folder / f"{name}.parquet", pd.concat([frame, other_view]), SCORES, {"model": model})
+        meta = {"model": {"splits": CONTENT, **model}}
+        write_table(self.folder / f"{name}.parquet", pd.concat([frame, other_view]), SCORES, meta)
 
     def compute(self, method: str = "ssd", n: int = 1) -> tuple[dict[tuple[str, str], float], pd.DataFrame, Any]:
         names = ("model", "splits", "index", "retrain", "metrics")
@@ -141,10 +142,36 @@ def test_a_missing_image_is_named(run: Run, name: str) -> None:
         run.compute()
 
 
-def test_scores_of_images_outside_the_splits_are_refused(run: Run) -> None:
-    run.write_splits(drop=(7, 8))
-    with pytest.raises(DataError, match=r"splits.parquet: 2 images of .*model.parquet are missing \(image_id 7, 8\)"):
+def test_scores_of_images_outside_the_splits_are_not_measured(run: Run) -> None:
+    run.write_splits(drop=(0, 7))  # as deduplication does
+    values, _, _ = run.compute()
+    assert {split: values[split, "n_images"] for split in ("retain", "forget", "test", "val")} == {
+        "retain": 3,
+        "forget": 2,
+        "test": 1,
+        "val": 1,
+    }
+    assert values["retain", "accuracy"] == values["test", "accuracy"] == 1.0  # the wrong ones are left out
+    assert values["retain", "loss"] == 2.0
+
+
+@pytest.mark.parametrize("name", ["model", "retrain"])
+def test_scores_of_images_outside_the_index_are_refused(run: Run, name: str) -> None:
+    run.write_splits(drop=(3, 7))
+    run.write_index(drop=(3, 7))
+    other = {"model": "retrain", "retrain": "model"}[name]
+    run.write_scores(other, right(), ids=[0, 1, 2, 4, 5, 6, 8, 9])
+    with pytest.raises(DataError, match=rf"index.parquet: 2 images of .*{name}.parquet are missing \(image_id 3, 7\)"):
         run.compute()
+
+
+@pytest.mark.parametrize("splits", ["fedcba9876543210", None])
+@pytest.mark.parametrize("name", ["model", "retrain"])
+def test_scores_of_a_model_of_another_split_are_refused(run: Run, name: str, splits: str | None) -> None:
+    run.write_scores(name, right(), splits=splits)
+    with pytest.raises(DataError, match=rf"{name}.parquet: its model was trained on another split than .*splits.parq"):
+        run.compute()
+    assert not (run.folder / "metrics.parquet").exists()
 
 
 def test_splits_of_images_outside_the_index_are_refused(run: Run) -> None:
@@ -159,17 +186,39 @@ def test_an_image_with_two_rows_is_refused(run: Run) -> None:
         run.compute()
 
 
-@pytest.mark.parametrize("name", ["model", "retrain"])
-def test_a_nan_loss_is_refused_with_its_images(run: Run, name: str) -> None:
-    path = run.folder / f"{name}.parquet"
-    table = pq.read_table(path)
-    loss = table.column("loss").to_numpy().copy()
-    loss[[2, 5]] = np.nan
-    # written past write_table, which would refuse it
-    where = table.schema.get_field_index("loss")
-    pq.write_table(table.set_column(where, table.schema.field("loss"), [pa.array(loss)]), path)
-    with pytest.raises(DataError, match=rf"{name}.parquet: the loss is NaN for 2 of 10 images \(image_id 2, 5\)"):
+def diverged(run: Run, name: str, images: tuple[int, ...], **model: Any) -> None:
+    """Write scores of a model that answers NaN for ``images``."""
+    logits, loss = right(), np.arange(10.0)
+    logits[list(images)] = np.nan
+    loss[list(images)] = np.nan
+    run.write_scores(name, logits, loss, **model)
+
+
+@pytest.mark.parametrize("images", [(2, 5), (6,), tuple(range(10))])
+@pytest.mark.parametrize("method", ["ssd", "pretrain", "retrain"])
+def test_a_model_that_answers_nan_has_blown_up(
+    run: Run, caplog: pytest.LogCaptureFixture, method: str, images: tuple[int, ...]
+) -> None:
+    diverged(run, "model", images, seconds=2.5, health={"blown_up": False, "relative_step": 3.0})
+    with caplog.at_level("WARNING", "oneshui"):
+        values, frame, _ = run.compute(method)
+    assert values == {("all", "blown_up"): 1.0, ("all", "relative_step"): 3.0, ("all", "seconds"): 2.5}
+    assert len(frame) == 3  # blown_up once, not a second time from the model's own health
+    assert "model.parquet: the model answers NaN" in caplog.text
+
+
+def test_a_model_that_answers_nan_needs_no_reference(run: Run) -> None:
+    diverged(run, "model", (2,))
+    diverged(run, "retrain", (2,))
+    assert run.compute()[0] == {("all", "blown_up"): 1.0}
+
+
+@pytest.mark.parametrize(("image", "split"), [(2, "retain"), (5, "forget"), (8, "test")])
+def test_a_retrained_model_that_answers_nan_is_no_reference(run: Run, image: int, split: str) -> None:
+    diverged(run, "retrain", (image,))
+    with pytest.raises(DataError, match=rf"retrain.parquet, split {split}: .*NaN"):
         run.compute()
+    assert not (run.folder / "metrics.parquet").exists()
 
 
 def test_logits_of_another_number_of_classes_are_refused(run: Run) -> None:

@@ -103,11 +103,12 @@ def test_trials_look_at_nobody_who_can_ask_and_at_no_test_image(run: Run) -> Non
     assert asked <= set(splits.loc[splits["image_id"].isin(run.ids("train") - ranked), "identity"])
 
 
-def test_precompute_sees_neither_photos_of_requests_nor_the_half_of_validation_that_scores(run: Run) -> None:
+def test_precompute_sees_nobody_who_can_ask_nor_the_half_of_validation_that_scores(run: Run) -> None:
     run.try_({"selection": [1.0]})
     ((train, val),) = run.precomputed
-    supports = set(run.splits.loc[run.splits["is_support"], "image_id"])
-    assert train == run.ids("train") - supports
+    ranked = set(run.splits.loc[run.splits["request_rank"].notna(), "image_id"])
+    assert len(ranked) == 16
+    assert train == run.ids("train") - ranked
     assert 0 < len(val) < len(run.ids("val"))
     assert set(run.read) & run.ids("val") == run.ids("val") - val
     identity_of = run.splits.set_index("image_id")["identity"]
@@ -153,6 +154,20 @@ def test_scores_by_hand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (harsh["retain"] != nothing["retain"]).all() and (harsh["val"] != nothing["val"]).all()
     columns = ["score", "retain", "forget", "val"]
     pd.testing.assert_frame_equal(idle[columns], nothing[columns])
+
+
+def test_destroyed_model_scores_nothing_and_others_are_tried(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlearn(self: SSD, model: nn.Module, *_: Any, seed: int) -> Unlearned:
+        changed = copy.deepcopy(model)
+        if self.selection < 1:
+            changed.fc.bias.data += float("nan")
+        return Unlearned(changed)
+
+    monkeypatch.setattr(SSD, "unlearn", unlearn)
+    frame = run.try_({"selection": [0.1, 2.0]})
+    nothing, destroyed, idle = (frame[start : start + N_REQUESTS] for start in (0, N_REQUESTS, 2 * N_REQUESTS))
+    assert (destroyed[["retain", "forget", "val"]] == 0).all().all()
+    assert idle["score"].tolist() == nothing["score"].tolist()
 
 
 def test_trials_depend_on_their_seed_only(run: Run) -> None:

@@ -14,7 +14,7 @@ from oneshui.files import sha256_file
 from oneshui.methods.base import Artefact
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, load_model, save_model
-from oneshui.schemas import INDEX, SCORES, SPLITS, read_table, write_table
+from oneshui.schemas import INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
 from oneshui.stages.data import export_request, split_identities
 from oneshui.stages.scoring import score_model
@@ -167,6 +167,25 @@ def test_model_of_other_splits_is_an_error(run: Run) -> None:
     assert not run.artefact.exists()
 
 
+def test_request_of_another_split_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
+    split_identities(run.index, run.splits, dataset="toy", seed=1, spec=spec)
+    export_request(run.index, run.images, run.splits, run.request, n=2)
+    with pytest.raises(DataError, match=r"request\.parquet was exported from another split than .*pretrain"):
+        run.unlearn(SSD_SPEC)
+    assert not (run.folder / "unlearned.safetensors").exists()
+
+
+def test_request_that_names_no_split_is_taken(run: Run) -> None:
+    """A person may hand in photos of their own."""
+    run.precompute(SSD_SPEC)
+    frame, meta = read_table(run.request, REQUEST)
+    assert meta.pop("splits") == read_table(run.splits, SPLITS)[1]["content"]
+    write_table(run.request, frame, REQUEST, meta)
+    assert run.unlearn(SSD_SPEC).exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -216,6 +235,19 @@ def test_scores_carry_the_models_metadata(run: Run) -> None:
     content = read_table(run.splits, SPLITS)[1]["content"]
     assert meta["model"] == {"splits": content, "method": "mine", "health": {"saturated": False}}
     assert (meta["task"], meta["classes"]) == ("classification", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{"classes": ["a", "b", "z"]}, {"classes": ["b", "a", "c"]}, {"classes": ["a", "b"]}],
+    ids=["renamed", "order", "fewer"],
+)
+def test_model_of_other_classes_is_not_scored(run: Run, meta: dict[str, Any]) -> None:
+    frame, old = read_table(run.index, INDEX)
+    write_table(run.index, frame, INDEX, {**old, **meta})
+    with pytest.raises(CheckpointError, match=r"pretrain\.safetensors predicts other classes than .*index\.parquet"):
+        score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)
+    assert not (run.folder / "scores.parquet").exists()
 
 
 def test_store_of_another_index_is_an_error(run: Run) -> None:
