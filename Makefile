@@ -13,7 +13,7 @@ demo: .venv/ready
 
 # every test; `make check` is the quick part
 test: .venv/ready
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 # read-only: format, lint, types, import layers, workflow lint
 lint: .venv/ready
@@ -26,7 +26,7 @@ lint: .venv/ready
 
 # under 90 s on two cores: lint and the fast tests
 check: lint
-	$(BIN)/pytest -q -m "not slow and not gpu and not realdata"
+	$(BIN)/pytest -q -n 2 -m "not slow and not gpu and not realdata"
 
 fix: .venv/ready
 	$(BIN)/ruff check --fix .
