@@ -13,7 +13,7 @@ demo: .venv/ready
 
 # every test; `make check` is the quick part
 test: .venv/ready
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 # read-only: format, lint, types, import layers, workflow lint
 lint: .venv/ready
