@@ -71,5 +71,6 @@ def jobs(output: str) -> dict[str, int]:
         if not line.strip():
             break
         name, count = line.split()
-        counts[name] = int(count)
+        if name != "total":
+            counts[name] = int(count)
     return counts
