@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint check fix lock check-data benchmarks
+.PHONY: demo test lint format types layers workflow check fix lock check-data benchmarks
 
 demo: .venv/ready
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
@@ -17,14 +17,23 @@ test: .venv/ready
 
 # read-only: format, lint, types, import layers, workflow lint
 lint: .venv/ready
+	@$(MAKE) --no-print-directory -j2 types format layers workflow
+
+types:
+	$(BIN)/mypy
+
+format:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile workflow
+
+layers:
 	$(BIN)/lint-imports
+
+workflow:
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-# under 90 s on two cores: lint and the fast tests
+# a minute on two cores (100 s the first time): lint and the fast tests
 check: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu and not realdata"
 

@@ -25,7 +25,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneshui.methods.base import TensorSet
-from oneshui.methods.metaunlearn import Backbone, Eq6, MetaLoss, MetaUnlearn, SupportBatch, ValidationReference
+from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
+from oneshui.methods.metaunlearn import MetaUnlearn
+from oneshui.methods.outer import Eq6, ValidationReference
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
 
@@ -67,8 +69,8 @@ def ours(args: argparse.Namespace, variant: str, backbone: Backbone, meta_loss: 
     size = args.micro_batch if micro else 10**6
     method = MetaUnlearn(
         inner_lr=0.1, lr=1e-4, epochs=1, simulated_n=args.support, batch_size=10**6, micro_batch=size, hidden=512,
-        dropout=0.0, inputs=meta_loss.inputs, terms="both", accuracy_weight=False, distance="smooth_l1",
-        val_gradient=False, frozen=(), jvp=jvp,
+        dropout=0.0, inputs=meta_loss.inputs, outer_loss="equation_6", terms="both", accuracy_weight=False,
+        distance="smooth_l1", val_gradient=False, frozen=(), jvp=jvp,
     )  # fmt: skip
     step = method.inner_step(backbone, meta_loss, support)
     outer = Eq6(method, backbone, forget, val, ValidationReference(0.7, 0.5), np.random.default_rng(0))(step.theta)

@@ -139,8 +139,9 @@ class TrainSpec:
 def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
     """Return the hyper-parameters of ``method`` for one dataset and request size, with its ``kind``.
 
-    An entry has ``kind``, ``params`` and ``overrides``; overrides named after the dataset, then after ``dataset/nN``,
-    replace single params, e.g. ``overrides: {celeba: {lr: 1.0e-4}, mufac/n5: {lr: 1.0e-2}}``.
+    An entry has ``kind``, ``params`` and ``overrides`` (and ``needs``, if the kind is not ours); overrides named
+    after the dataset, then after ``dataset/nN``, replace single params, e.g. ``overrides: {celeba: {lr: 1.0e-4},
+    mufac/n5: {lr: 1.0e-2}}``.
 
     Raises:
         ConfigError: there is no such method.
@@ -150,7 +151,8 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
     entry = methods[method]
     overrides = entry.get("overrides", {})
     merged = {**entry.get("params", {}), **overrides.get(dataset, {}), **overrides.get(f"{dataset}/n{n}", {})}
-    return {"kind": entry["kind"], **merged}
+    needs = {"needs": entry["needs"]} if "needs" in entry else {}
+    return {"kind": entry["kind"], **needs, **merged}
 
 
 def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:

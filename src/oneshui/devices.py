@@ -1,8 +1,12 @@
-"""Which device a job runs on."""
+"""Which device a job runs on, and what it costs there."""
 
 import ctypes
 import os
+import resource
 import sys
+import time
+from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -33,3 +37,43 @@ def _keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+class Cost:
+    """Wall time and peak memory of a ``with`` block.
+
+    Attributes:
+        seconds: wall time.
+        peak_mb: MB; on a GPU the most that its allocator held during the block, on the CPU the most that the process
+            has held so far, with Python and libraries.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds = self.peak_mb = float("nan")
+
+    def __enter__(self) -> Self:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds = time.perf_counter() - self._start
+        self.peak_mb = _peak_mb(self._device)
+
+    def metadata(self) -> dict[str, float]:
+        """Return both by name."""
+        return {"seconds": self.seconds, "peak_mb": self.peak_mb}
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -4,7 +4,8 @@ OneShuiError
  |- ConfigError        a value in the configuration is impossible or unknown
  |- DataError          a raw file, annotation row, image or table is missing or wrong
  |- CheckpointError    a model file is missing, damaged, or does not fit
- `- ArtefactError      an unlearning artefact is missing, or belongs to another model
+ |- ArtefactError      an unlearning artefact is missing, or belongs to another model
+ `- IsolationError     an unlearning process could open what it must not, or ended without a word
 
 Every message says what is wrong, where (file and row), what is allowed and what to do.
 """
@@ -28,3 +29,7 @@ class CheckpointError(OneShuiError):
 
 class ArtefactError(OneShuiError):
     """An unlearning artefact is missing, or belongs to another model."""
+
+
+class IsolationError(OneShuiError):
+    """An unlearning process could open what it must not, or ended without a word."""

@@ -37,3 +37,11 @@ def load_tensors(path: str | Path, device: torch.device) -> tuple[dict[str, Tens
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"{path} is not a readable safetensors file ({error}). Delete it to make it again.") from error
     return tensors, header
+
+
+def cut(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Return ``order`` in batches; a last batch of one joins the one before, for batch norm needs two images."""
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

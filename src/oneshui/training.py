@@ -21,7 +21,7 @@ from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.seeds import seed_of
-from oneshui.tensors import load_tensors, save_tensors
+from oneshui.tensors import cut, load_tensors, save_tensors
 
 #: writing sidecars may take at most this share of the time
 _SIDECAR_SHARE = 0.05
@@ -69,7 +69,7 @@ class Trainer:
         self.model, self.spec, self.train, self.val = model, spec, train, val
         self.stream, self.sidecar, self.fingerprint = stream, sidecar, fingerprint
         self.optimiser = _make_optimiser(model, spec)
-        self.steps_per_epoch = math.ceil(len(train) / spec.batch_size)
+        self.steps_per_epoch = len(cut(torch.arange(len(train)), spec.batch_size))
         self._last_sidecar = time.monotonic()
         self._pause = 0.0  # seconds that must pass before the next sidecar
 
@@ -107,7 +107,7 @@ class Trainer:
         cuda = [self.train.device] if self.train.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)  # dropout and the like draw from torch's own generator
-            for number, rows in enumerate(order.split(self.spec.batch_size)):
+            for number, rows in enumerate(cut(order, self.spec.batch_size)):
                 lr = self.spec.lr * lr_factor(epoch * self.steps_per_epoch + number, warmup, steps)
                 for group in self.optimiser.param_groups:
                     group["lr"] = lr

@@ -1,7 +1,9 @@
 """A toy grid: rendered faces, a tiny network, seconds per job; and a way to run the workflow on it."""
 
 import copy
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -20,6 +24,26 @@ SYNTHETIC = {
 }  # fmt: skip
 
 
+#: beside those of the demo
+METHODS = {
+    "jit": {"lr": 1e-3, "noise_std": 0.5, "n_samples": 2, "batch_size": 16},
+    "pgu": {
+        "lr": 1e-2, "epochs": 2, "gamma": 0.8, "entropy_weight": 0.2, "spectrum": "clamp", "batch_size": 16,
+        "micro_batch": 32,
+    },
+    "scrub": {
+        "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 2, "forget_epochs": 1, "alpha": 0.001,
+        "gamma": 0.99, "temperature": 4.0, "clip_norm": 1.0, "forget_batch_size": 16, "retain_batch_size": 32,
+        "crop_scale": [0.5, 1.0], "kl": "task",
+    },
+    "bad_teacher": {
+        "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 1, "temperature": 1.0, "batch_size": 32,
+        "crop_scale": [], "kl": "task",
+    },
+}  # fmt: skip
+SUPPORT_ONLY, WITH_DATA = ["ssd", "metaunlearn", "jit", "pgu"], ["scrub", "bad_teacher"]
+
+
 def toy_config() -> dict[str, Any]:
     """The demo's configuration, shrunk."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
@@ -27,11 +51,13 @@ def toy_config() -> dict[str, Any]:
     dataset |= {"stored_px": [24, 24], "synthetic": SYNTHETIC}
     dataset["split"] |= {"n_ranked": 3, "min_images_first": 4}
     training = {**config["training"]["demo"], "model": "test_resnet", "input_px": 32, "epochs": 3, "warmup_epochs": 1}
-    methods = copy.deepcopy(config["methods"])
+    methods = copy.deepcopy({name: config["methods"][name] for name in ("ssd", "metaunlearn")})
+    methods |= {name: {"kind": name, "params": dict(params)} for name, params in METHODS.items()}
     methods["metaunlearn"]["params"] |= {"epochs": 1, "simulated_n": 3, "hidden": 16}
     return {
         **config, "seeds": [0], "datasets": {"toy": dataset}, "training": {"toy": training}, "methods": methods,
-        "tables": {"toy": {**config["tables"]["demo"], "blocks": [{"dataset": "toy", "n": 3}]}},
+        "tables": {"toy": {**config["tables"]["demo"], "blocks": [{"dataset": "toy", "n": 3}],
+                           "methods": [*SUPPORT_ONLY, *WITH_DATA]}},
         "figures": {"toy_bars": {"kind": "table_bars", "table": "toy"}},
     }  # fmt: skip
 
@@ -42,23 +68,72 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
     return path
 
 
+def command(folder: Path, *arguments: str) -> list[str]:
+    """Return the command line that runs our Snakefile in ``folder``; extra arguments as a user would type them."""
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
+        "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2", *arguments,
+    ]  # fmt: skip
+
+
+def run_workflow(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in ``folder`` and check that it succeeds (or fails); ``stdout`` holds both streams."""
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        command(folder, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        env=environment, timeout=600,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout[-6000:]
+    return done
+
+
 @pytest.fixture
 def snakemake(tmp_path: Path) -> Run:
-    """Run snakemake in ``tmp_path`` (or ``folder``) on our Snakefile; extra arguments as on the command line."""
+    """``run_workflow`` in ``tmp_path``, or in ``folder``."""
 
     def run(*arguments: str, folder: Path = tmp_path, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
-            "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2", *arguments,
-        ]  # fmt: skip
-        environment = {**os.environ, "PYTHONWARNINGS": "default"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, output[-6000:]
-        done.stdout = output
-        return done
+        return run_workflow(folder, *arguments, fails=fails)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the toy grid has run: once, whatever the number of test processes."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "finished", base / "finished.done"
+    with FileLock(base / "finished.lock"):
+        if not done.exists():
+            folder.mkdir()
+            run_workflow(folder, "--configfile", str(write_config(folder, toy_config())))
+            done.touch()
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished folder with its time stamps, to change things in."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, copy_function=shutil.copy2)
+    return folder
+
+
+def toy_with(*methods: str) -> dict[str, Any]:
+    """The toy configuration with these methods only."""
+    config = toy_config()
+    config["tables"]["toy"]["methods"] = list(methods)
+    return config
+
+
+def tensor_hashes(path: Path) -> dict[str, str]:
+    """Return a hash of each tensor in a safetensors file, whatever its header says."""
+    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in load_file(path).items()}
+
+
+def planned(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Return the jobs that a run in ``folder`` would do."""
+    return jobs(run_workflow(folder, "--dry-run", "--configfile", str(write_config(folder, config))).stdout)
 
 
 def jobs(output: str) -> dict[str, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, Run, jobs, toy_config, write_config
+from tests.workflow.conftest import ROOT, SUPPORT_ONLY, WITH_DATA, Run, jobs, toy_config, write_config
 
 PAPER = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
@@ -22,6 +22,7 @@ def test_paper_grid_shares_pretrained_models_across_request_sizes(snakemake: Run
     assert planned["make_table"] == len(PAPER["tables"])
 
 
+@pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
     for name in ("demo", "mufac_mini"):
         (tmp_path / "data/mufac").mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,7 @@ def broken(**changes: object) -> dict[str, object]:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -56,7 +58,16 @@ def broken(**changes: object) -> dict[str, object]:
         ({"methods__ssd__params__alpha": 1.0}, "alpha"),
         ({"methods__ssd__params__selection": 0}, "0 is less than or equal to the minimum of 0"),
         ({"methods__metaunlearn__params__terms": "third"}, "third"),
-        ({"tables__toy__methods": ["sdd"]}, "method 'sdd' is not in the config; it has: ssd, metaunlearn"),
+        ({"methods__ssd__kind": "forget_everything"}, "forget_everything"),
+        ({"methods__ssd__kind": "mine:Mine"}, "needs"),
+        ({"methods__ssd__needs": "data"}, "needs"),
+        ({"methods__jit__params__noise_std": 0}, "0 is less than or equal to the minimum of 0"),
+        ({"methods__pgu__params__gamma": 1}, "1 is greater than or equal to the maximum of 1"),
+        ({"methods__scrub__params__crop_scale": [0.5]}, "crop_scale"),
+        (
+            {"tables__toy__methods": ["sdd"]},
+            "method 'sdd' is not in the config; it has: ssd, metaunlearn, jit, pgu, scrub, bad_teacher",
+        ),
         ({"tables__toy__blocks": [{"dataset": "toy", "n": 4}]}, "n = 4, but datasets/toy/split/n_ranked = 3"),
         ({"tables__toy__blocks": [{"dataset": "tyo", "n": 3}]}, "no dataset 'tyo'"),
         ({"figures__toy_bars__table": "tyo"}, "no table 'tyo'"),
@@ -77,7 +88,10 @@ def test_unlearning_lists_no_training_data(snakemake: Run, tmp_path: Path) -> No
     config = write_config(tmp_path, toy_config())
     output = snakemake("--dry-run", "--configfile", str(config), "--", "tables").stdout
     jobs_of_rule = output.split("rule unlearn:")[1:]
-    assert len(jobs_of_rule) >= 2
+    assert len(jobs_of_rule) == len(SUPPORT_ONLY)
     for job in jobs_of_rule:
         files = next(line for line in job.splitlines() if "input: " in line).split("input: ")[1].split(", ")
-        assert sorted(file.split("/")[1] for file in files) == ["artefacts", "models", "requests"]
+        method = next(line for line in job.splitlines() if "wildcards: " in line).split("method=")[1]
+        kept = [] if method == "jit" else ["artefacts"]
+        assert sorted(file.split("/")[1] for file in files) == [*kept, "models", "requests"]
+    assert output.count("rule unlearn_with_data:") == len(WITH_DATA)

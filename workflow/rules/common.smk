@@ -9,13 +9,15 @@ from snakemake.utils import validate
 from oneshui.config import changed_keys, check_grid, grid_points, method_spec
 from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
+from oneshui.methods import METHODS, needs_of
 from oneshui.schemas import read_meta
 
 validate(config, "../schemas/config.schema.yaml")
 check_grid(config)
 for dataset, n, method in grid_points(config["tables"]):
     merged = method_spec(config["methods"], method, dataset, n)
-    validate(merged, f"../schemas/methods/{merged['kind']}.schema.yaml")
+    if merged["kind"] in METHODS:
+        validate(merged, f"../schemas/methods/{merged['kind']}.schema.yaml")
 
 # GPUs that a GPU rule asks for, and CPU threads beside them. Without a GPU one thread a job fills the cores best,
 # because several jobs run at once.
@@ -31,6 +33,11 @@ RESOURCES = os.path.join(workflow.basedir, "resources")
 def one_of(names):
     """A wildcard constraint that matches the given names and nothing else."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def that_need(*needs):
+    """Names of the methods that need one of ``artefact``, ``nothing`` or ``data`` beside model and request."""
+    return [name for name, e in config["methods"].items() if needs_of(e) in needs]
 
 
 def raw_folder(wildcards):
@@ -134,6 +141,14 @@ def spec_of_method(wildcards):
     return method_spec(
         config["methods"], wildcards.method, wildcards.dataset, int(wildcards.n)
     )
+
+
+def artefact_of(wildcards):
+    """What the method kept of the training data, or nothing."""
+    if wildcards.method not in that_need("artefact"):
+        return []
+    run = f"{wildcards.dataset}/n{wildcards.n}/seed{wildcards.seed}"
+    return f"results/artefacts/{run}/{wildcards.origin}/{wildcards.method}.safetensors"
 
 
 def metric_files(name):

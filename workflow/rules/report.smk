@@ -22,6 +22,7 @@ rule make_table:
     params:
         spec=lookup(dpath="tables/{table}", within=config),
         seeds=SEEDS,
+        data_methods=that_need("data"),
     script:
         "../scripts/make_table.py"
 

@@ -1,4 +1,5 @@
-# Both sides of the discard line. precompute_artefact sees the data; unlearn sees a model, a request and an artefact.
+# Both sides of the discard line. precompute_artefact sees the data; unlearn sees a model, a request and an artefact,
+# and its process can open nothing else. unlearn_with_data is for reference methods, which no request can be served with.
 
 
 rule precompute_artefact:
@@ -17,6 +18,8 @@ rule precompute_artefact:
         "results/logs/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     benchmark:
         "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(that_need("artefact")),
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -38,7 +41,7 @@ rule unlearn:
             otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
         ),
         request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
-        artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
+        artefact=artefact_of,
     output:
         model=kept(
             "results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"
@@ -47,6 +50,8 @@ rule unlearn:
         "results/logs/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     benchmark:
         "results/benchmarks/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(that_need("artefact", "nothing")),
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -58,3 +63,36 @@ rule unlearn:
         spec=spec_of_method,
     script:
         "../scripts/unlearn.py"
+
+
+rule unlearn_with_data:
+    input:
+        model=branch(
+            lambda wildcards: wildcards.origin == "pretrain",
+            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
+            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
+        ),
+        index="results/data/{dataset}/index.parquet",
+        images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        model=kept(
+            "results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"
+        ),
+    log:
+        "results/logs/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
+    benchmark:
+        "results/benchmarks/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(that_need("data")),
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=16000,
+        runtime=480,
+    params:
+        spec=spec_of_method,
+    script:
+        "../scripts/unlearn_with_data.py"

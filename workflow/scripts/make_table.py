@@ -16,5 +16,5 @@ with log_to(snakemake.log[0]):
         name=snakemake.wildcards.table,
         spec=snakemake.params.spec,
         seeds=list(snakemake.params.seeds),
-        data_methods=[],
+        data_methods=list(snakemake.params.data_methods),
     )

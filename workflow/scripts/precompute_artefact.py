@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING
 
 from oneshui.devices import choose_device
 from oneshui.log import log_to
-from oneshui.stages.unlearn import precompute_artefact
+from oneshui.stages.artefact import precompute_artefact
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

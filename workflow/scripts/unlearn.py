@@ -1,6 +1,5 @@
 from typing import TYPE_CHECKING
 
-from oneshui.devices import choose_device
 from oneshui.log import log_to
 from oneshui.stages.unlearn import unlearn
 
@@ -11,7 +10,7 @@ with log_to(snakemake.log[0]):
     unlearn(
         snakemake.input.model,
         snakemake.input.request,
-        snakemake.input.artefact,
+        snakemake.input.artefact or None,
         snakemake.output.model,
         method=snakemake.wildcards.method,
         origin=snakemake.wildcards.origin,
@@ -19,5 +18,8 @@ with log_to(snakemake.log[0]):
         n=int(snakemake.wildcards.n),
         seed=int(snakemake.wildcards.seed),
         spec=snakemake.params.spec,
-        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+        gpus=snakemake.resources.gpu,
+        threads=snakemake.threads,
+        # not a param: a moved data folder must not unlearn anew
+        withheld=[snakemake.config["data_root"], "results/raw", "results/data", "results/splits"],
     )

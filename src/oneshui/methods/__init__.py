@@ -1,10 +1,66 @@
-"""Unlearning methods: one file each, one literal registry."""
+"""Unlearning methods: one file each, one literal registry. Importing this package loads neither torch nor a method."""
 
-from oneshui.methods.metaunlearn import MetaUnlearn
-from oneshui.methods.ssd import SSD
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oneshui.config import from_mapping
+from oneshui.errors import ConfigError
+
+#: what a method needs at unlearning time beside the model and the request: its artefact, nothing, or D_f and D_r
+NEEDS = ("artefact", "nothing", "data")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a kind of method lives, ``module:Class``, and what it needs."""
+
+    target: str
+    needs: str
+
 
 #: kind in the config -> frozen dataclass of hyper-parameters
-METHODS: dict[str, type[MetaUnlearn] | type[SSD]] = {
-    "metaunlearn": MetaUnlearn,
-    "ssd": SSD,
+METHODS: dict[str, Kind] = {
+    "bad_teacher": Kind("oneshui.methods.bad_teacher:BadTeacher", "data"),
+    "jit": Kind("oneshui.methods.jit:JiT", "nothing"),
+    "metaunlearn": Kind("oneshui.methods.metaunlearn:MetaUnlearn", "artefact"),
+    "pgu": Kind("oneshui.methods.pgu:PGU", "artefact"),
+    "scrub": Kind("oneshui.methods.scrub:SCRUB", "data"),
+    "ssd": Kind("oneshui.methods.ssd:SSD", "artefact"),
 }
+
+
+def needs_of(entry: Mapping[str, Any]) -> str:
+    """Return what the method of a config entry needs, one of ``NEEDS``.
+
+    Raises:
+        ConfigError: the kind is unknown, or is your own and does not say what it needs.
+    """
+    kind = entry["kind"]
+    if kind in METHODS:
+        return METHODS[kind].needs
+    if ":" not in kind:
+        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
+    if entry.get("needs") not in NEEDS:
+        raise ConfigError(f"method kind {kind!r} must say what it needs, one of: {', '.join(NEEDS)}")
+    return str(entry["needs"])
+
+
+def make_method(spec: Mapping[str, Any]) -> Any:
+    """Return the method described by ``spec``, a mapping with ``kind`` and the kind's hyper-parameters.
+
+    Raises:
+        ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
+    """
+    params = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
+    kind = spec.get("kind")
+    if not isinstance(kind, str) or (kind not in METHODS and ":" not in kind):
+        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
+    target = METHODS[kind].target if kind in METHODS else kind
+    module_name, _, class_name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"method kind {kind!r} cannot be loaded ({error}). Is its folder in PYTHONPATH?") from error
+    return from_mapping(cls, params, kind)

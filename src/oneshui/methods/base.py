@@ -4,7 +4,7 @@
 ``unlearn`` has no parameter through which training data could reach it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import ArtefactError, DataError
+from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.tasks import Task
 from oneshui.tensors import load_tensors, save_tensors
 
@@ -44,6 +44,9 @@ class ImageSet(Protocol):
     def images(self, rows: Tensor) -> Tensor:
         """The images at ``rows`` under the test transform, (B, 3, px, px) float32."""
 
+    def augmented(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+        """The images at ``rows``, cropped to an area share in ``scale`` and mirrored at random; a CPU generator."""
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All (images, labels) in order."""
 
@@ -70,6 +73,14 @@ class TensorSet:
 
     def images(self, rows: Tensor) -> Tensor:
         return self.pixels[rows]
+
+    def augmented(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+        """The images at ``rows``, mirrored at random; they are ready-made and are not cropped."""
+        if scale != (1.0, 1.0):
+            raise ConfigError(f"crop_scale = {list(scale)}: ready-made tensors can only be mirrored, use [1.0, 1.0]")
+        flip = torch.rand(len(rows), generator=generator) < 0.5
+        pixels = self.pixels[rows]
+        return torch.where(flip.to(pixels.device)[:, None, None, None], pixels.flip(3), pixels)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.arange(len(self)).split(batch_size):
@@ -164,6 +175,19 @@ class UnlearningMethod(Protocol):
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return a new model that should behave as if it had never seen the identities of ``support``."""
+
+
+#: a newly initialised network of the model's architecture, from a seed
+Rebuild = Callable[[int], nn.Module]
+
+
+class DataUnlearningMethod(Protocol):
+    """A reference method: it needs the forget set and the retain set themselves, so it cannot serve a request later."""
+
+    def unlearn(
+        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
+    ) -> Unlearned:
+        """Return a new model; ``forget`` is D_f without the support images, ``retain`` is D_r."""
 
 
 def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:

@@ -12,96 +12,32 @@ with the request.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
-from torch.nn import functional as F
+from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from oneshui.errors import ArtefactError, ConfigError, DataError
+from oneshui.errors import ArtefactError, ConfigError
 from oneshui.log import logger
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
-from oneshui.metrics.measure import measure
-from oneshui.models import features_and_logits
+from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
+from oneshui.methods.outer import DISTANCES, Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
+from oneshui.methods.simulation import SimulatedRequest, simulate_requests
 from oneshui.seeds import seed_of, stream
-from oneshui.tasks import Task
 
 _INPUTS = ("logits", "features", "target", "identity")
 _TERMS = ("first", "second", "both")
-_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
+_OUTER_LOSSES = ("equation_6", "scrub")
 _JVP = ("exact", "finite_difference")
-_EMBEDDING_DIM = 64
 #: below float32's resolution a step changes no weight
 _SATURATED_STEP = 1e-7
 #: drop of the validation measure under the unlearned model that counts as destroying it
 _BLOWN_UP_DROP = 0.1
-
-
-class MetaLoss(nn.Module):
-    """h_phi: maps what the backbone says of a support photo to a positive number (paper, Table 8b).
-
-    An identity that meta-training has not seen uses the mean of the identity table.
-    """
-
-    def __init__(self, *, n_outputs: int, n_features: int, n_identities: int, inputs: tuple[str, ...], hidden: int,
-                 dropout: float) -> None:  # fmt: skip
-        super().__init__()
-        sizes = {"logits": n_outputs, "features": n_features, "target": n_outputs, "identity": _EMBEDDING_DIM}
-        self.inputs = inputs
-        self.embed = nn.Embedding(n_identities, _EMBEDDING_DIM)
-        self.input_block = nn.Sequential(
-            nn.Linear(sum(sizes[name] for name in inputs), hidden), nn.LayerNorm(hidden), nn.Linear(hidden, hidden)
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.output_block = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 1))
-
-    def forward(self, features: Tensor, logits: Tensor, target: Tensor, rows: Tensor) -> Tensor:
-        """Return h of each photo, (B,), > 0.
-
-        Args:
-            features: (B, D) pooled pre-logits features.
-            logits: (B, C); h_phi sees their sigmoid, for either task, as the published code does.
-            target: (B, C) one-hot or multi-hot label.
-            rows: (B,) int64 rows of the identity table; -1 is an unknown identity.
-        """
-        known = self.embed(rows.clamp(min=0))
-        embedding = torch.where((rows >= 0)[:, None], known, self.embed.weight.mean(0))
-        parts = {"logits": logits.sigmoid(), "features": features, "target": target, "identity": embedding}
-        z = torch.cat([parts[name].to(embedding.dtype) for name in self.inputs], dim=1)
-        hidden = self.dropout(F.gelu(self.input_block(z)))
-        return F.softplus(self.output_block(hidden))[:, 0]
-
-
-class _WithFeatures(nn.Module):
-    """Lets ``functional_call`` return features and logits of a timm model."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return features_and_logits(self.model, images)
-
-
-class Backbone:
-    """The network as a function of its parameters."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.module = _WithFeatures(model.eval())
-        self.buffers = dict(self.module.named_buffers())
-        self.theta = {name: value.detach() for name, value in self.module.named_parameters()}
-
-    def __call__(self, theta: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (features, logits) of ``images`` under the parameters ``theta``."""
-        features, logits = functional_call(self.module, {**theta, **self.buffers}, (images,))
-        return features, logits
 
 
 @dataclass
@@ -124,37 +60,6 @@ class InnerStep:
 
 
 @dataclass(frozen=True)
-class SupportBatch:
-    """A support set as h_phi sees it: (N_S, ...) images, targets (one- or multi-hot), rows of the identity table."""
-
-    images: Tensor
-    targets: Tensor
-    rows: Tensor
-
-    def chunks(self, size: int) -> Iterator["SupportBatch"]:
-        """Cut into micro-batches."""
-        for parts in zip(self.images.split(size), self.targets.split(size), self.rows.split(size), strict=True):
-            yield SupportBatch(*parts)
-
-
-@dataclass
-class Outer:
-    """Value of the outer objective and its gradient with respect to the unlearned parameters."""
-
-    value: float
-    gradient: dict[str, Tensor]
-    notes: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ValidationReference:
-    """What the original model does on the validation set: mean loss and measure, computed once."""
-
-    loss: float
-    measure: float
-
-
-@dataclass(frozen=True)
 class MetaUnlearn:
     """One gradient step on a meta-learned loss.
 
@@ -172,6 +77,7 @@ class MetaUnlearn:
         hidden: width of h_phi.
         dropout: of h_phi, in [0, 1).
         inputs: what h_phi sees, some of logits, features, target, identity.
+        outer_loss: ``equation_6``, or ``scrub`` (the paper's Table 5), which ignores the next four.
         terms: ``both``, ``first`` or ``second`` term of equation 6.
         accuracy_weight: multiply losses by (1 - accuracy or mAP): equation 6; without, equation 5.
         distance: ``smooth_l1`` (Table 8a) or ``l2`` between the weighted losses.
@@ -190,6 +96,7 @@ class MetaUnlearn:
     hidden: int
     dropout: float
     inputs: tuple[str, ...]
+    outer_loss: str
     terms: str
     accuracy_weight: bool
     distance: str
@@ -198,7 +105,7 @@ class MetaUnlearn:
     jvp: str
 
     artefact_fields: ClassVar[tuple[str, ...]] = (
-        "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "terms",
+        "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss", "terms",
         "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
     )  # fmt: skip
 
@@ -216,7 +123,12 @@ class MetaUnlearn:
                 f"metaunlearn: inputs = {list(self.inputs)}; allowed: {', '.join(_INPUTS)}, with logits or features "
                 "among them (h_phi must depend on the network's output)"
             )
-        allowed: dict[str, tuple[str, ...]] = {"terms": _TERMS, "distance": tuple(_DISTANCES), "jvp": _JVP}
+        allowed: dict[str, tuple[str, ...]] = {
+            "outer_loss": _OUTER_LOSSES,
+            "terms": _TERMS,
+            "distance": tuple(DISTANCES),
+            "jvp": _JVP,
+        }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"metaunlearn: {name} is {getattr(self, name)!r}, allowed: {', '.join(values)}")
@@ -248,7 +160,7 @@ class MetaUnlearn:
                 draw = stream("metaunlearn-val", seed, epoch)
                 for request in tqdm(requests, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
                     support = self._simulated_support(train, request, identities)
-                    outer = Eq6(self, backbone, train.subset(torch.from_numpy(request.forget)), val, reference, draw)
+                    outer = self._outer(backbone, train, val, request, reference, draw)
                     history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
                 _log_epoch(epoch, history)
         health = self._health(backbone, meta_loss, history, reference, val, support)
@@ -262,14 +174,14 @@ class MetaUnlearn:
 
     def _health(
         self, backbone: Backbone, meta_loss: MetaLoss, history: list[dict[str, float]], reference: ValidationReference,
-        val: ImageSet, support: "SupportBatch",
+        val: ImageSet, support: SupportBatch,
     ) -> dict[str, float | bool]:  # fmt: skip
         """Judge the trained meta-loss on the last simulated request: did the step vanish, does it destroy the model?"""
         last = [entry for entry in history if entry["epoch"] == self.epochs - 1]
         step = self.inner_step(backbone, meta_loss.eval(), support)
         with torch.no_grad():
             logits = torch.cat([backbone(step.theta, images)[1] for images, _ in val.batches(self.micro_batch)])
-        drop = reference.measure - _measure(val.task, logits, val.labels)
+        drop = reference.measure - measure_logits(val.task, logits, val.labels)
         relative_step = float(np.median([entry["relative_step"] for entry in last]))
         finite = all(entry["finite"] for entry in last) and bool(logits.isfinite().all())
         return {
@@ -288,14 +200,22 @@ class MetaUnlearn:
             )  # fmt: skip
         return meta_loss.to(train.device)
 
-    def _simulated_support(self, train: ImageSet, request: "SimulatedRequest", identities: Tensor) -> SupportBatch:
+    def _outer(self, backbone: Backbone, train: ImageSet, val: ImageSet, request: SimulatedRequest,
+               reference: ValidationReference, draw: np.random.Generator) -> Eq6 | ScrubOuter:  # fmt: skip
+        forget = train.subset(torch.from_numpy(request.forget))
+        if self.outer_loss == "equation_6":
+            return Eq6(self, backbone, forget, val, reference, draw)
+        asked = torch.isin(train.identities, train.identities[torch.from_numpy(request.support)])
+        return ScrubOuter(self, backbone, forget, train.subset((~asked).nonzero()[:, 0]), draw)
+
+    def _simulated_support(self, train: ImageSet, request: SimulatedRequest, identities: Tensor) -> SupportBatch:
         rows = torch.from_numpy(request.support)
         labels = train.labels[rows.to(train.device)]
         table_rows = torch.searchsorted(identities, train.identities[rows])
         return SupportBatch(train.images(rows), train.task.target_vectors(labels), table_rows.to(train.device))
 
     def _meta_step(self, backbone: Backbone, meta_loss: MetaLoss, optimiser: torch.optim.Optimizer,
-                   support: SupportBatch, outer: "Eq6") -> dict[str, float]:  # fmt: skip
+                   support: SupportBatch, outer: Eq6 | ScrubOuter) -> dict[str, float]:  # fmt: skip
         """Simulate one request and update phi once; a request whose outer loss is not finite is skipped."""
         step = self.inner_step(backbone, meta_loss, support)
         result = outer(step.theta)
@@ -413,132 +333,6 @@ class MetaUnlearn:
         rows = torch.where(identities[place] == support.identities, place, -1)
         device = support.images.device
         return meta_loss.to(device).eval(), rows.to(device)
-
-
-class Eq6:
-    """The outer objective A of one simulated request and its gradient (equations 5 and 6).
-
-    The forget images are cut into batches; each is paired with as many validation images as a batch may hold, and A is
-    the mean over batches weighted by their size. Within a pair A depends on theta_u through two mean losses only, so
-    its gradient is those losses' gradients times two numbers, and may be accumulated over micro-batches.
-    """
-
-    def __init__(self, method: MetaUnlearn, backbone: Backbone, forget: ImageSet, val: ImageSet,
-                 reference: ValidationReference, draw: np.random.Generator) -> None:  # fmt: skip
-        self.method, self.backbone, self.reference = method, backbone, reference
-        self.forget, self.val, self.draw = forget, val, draw
-
-    def __call__(self, theta: dict[str, Tensor]) -> Outer:
-        """Return A and dA/dtheta at the unlearned parameters ``theta``."""
-        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
-        value, notes, n = 0.0, {"forget_loss": 0.0, "val_loss": 0.0, "val_measure": 0.0}, len(self.forget)
-        for rows in torch.arange(n).split(self.method.batch_size):
-            share = len(rows) / n
-            n_val = min(self.method.batch_size, len(self.val))
-            val = self.val.subset(torch.from_numpy(self.draw.permutation(len(self.val))[:n_val]))
-            part, found = self._pair(leaves, self.forget.subset(rows), val, gradient, share)
-            value += share * part
-            notes = {key: notes[key] + share * found[key] for key in notes}
-        return Outer(value, gradient, notes)
-
-    def _pair(self, leaves: dict[str, Tensor], forget: ImageSet, val: ImageSet, gradient: dict[str, Tensor],
-              share: float) -> tuple[float, dict[str, float]]:  # fmt: skip
-        """Return A of one pair, and add its share of the gradient."""
-        forget_loss, forget_measure, forget_gradient = self._loss(leaves, forget, with_gradient=True)
-        through_val = self.method.val_gradient and self.method.terms != "second"
-        val_loss, val_measure, val_gradient = self._loss(leaves, val, with_gradient=through_val)
-        losses = torch.tensor([forget_loss, val_loss], dtype=torch.float64, requires_grad=True)
-        weights = [1 - forget_measure, 1 - val_measure, 1 - self.reference.measure]
-        if not self.method.accuracy_weight:
-            weights = [1.0, 1.0, 1.0]
-        original = torch.tensor(weights[2] * self.reference.loss, dtype=torch.float64)
-        forgotten, unseen = weights[0] * losses[0], weights[1] * losses[1]
-        distance = _DISTANCES[self.method.distance]
-        terms = {"first": distance(forgotten, unseen), "second": distance(forgotten, original)}
-        total = terms["first"] + terms["second"] if self.method.terms == "both" else terms[self.method.terms]
-        by_forget, by_val = torch.autograd.grad(total, losses)[0].tolist()
-        for name in gradient:
-            gradient[name].add_(forget_gradient[name], alpha=share * by_forget)
-            if through_val:
-                gradient[name].add_(val_gradient[name], alpha=share * by_val)
-        notes = {"forget_loss": forget_loss, "val_loss": val_loss, "val_measure": val_measure}
-        return float(total.detach()), notes
-
-    def _loss(self, leaves: dict[str, Tensor], images: ImageSet, *, with_gradient: bool
-              ) -> tuple[float, float, dict[str, Tensor]]:  # fmt: skip
-        """Return mean loss, measure and, if asked for, the gradient of the mean loss, in micro-batches."""
-        gradient = {name: torch.zeros_like(value) for name, value in leaves.items()} if with_gradient else {}
-        total, logits_of, labels_of = 0.0, [], []
-        for batch, labels in images.batches(self.method.micro_batch):
-            with nullcontext() if with_gradient else torch.no_grad():
-                _, logits = self.backbone(leaves, batch)
-                loss = images.task.losses(logits, labels).sum() / len(images)
-            if with_gradient:
-                for name, part in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
-                    gradient[name] += part
-            total += float(loss.detach())
-            logits_of.append(logits.detach())
-            labels_of.append(labels)
-        return total, _measure(images.task, torch.cat(logits_of), torch.cat(labels_of)), gradient
-
-
-@dataclass(frozen=True)
-class SimulatedRequest:
-    """Rows of the training set: one support image of each identity, and all their other images."""
-
-    support: np.ndarray
-    forget: np.ndarray
-
-
-def simulate_requests(identities: np.ndarray, simulated_n: int, *, seed: int, epoch: int) -> list[SimulatedRequest]:
-    """Return one epoch of simulated requests (Algorithm 1): every usable identity once, without replacement.
-
-    Identities with a single image are skipped (it would be support and forget image at once); the last request is
-    filled up from the start of the epoch's order.
-
-    Args:
-        identities: (M,) identity of each training image.
-        simulated_n: identities of a request.
-        seed: of the run.
-        epoch: 0, 1, ...
-
-    Raises:
-        DataError: fewer than ``simulated_n`` identities have two images.
-    """
-    rows_of = {int(identity): np.flatnonzero(identities == identity) for identity in np.unique(identities)}
-    usable = [identity for identity, rows in rows_of.items() if len(rows) > 1]
-    if len(usable) < simulated_n:
-        raise DataError(
-            f"metaunlearn: simulated_n = {simulated_n}, but only {len(usable)} train identities have two or more "
-            "images. Lower simulated_n."
-        )
-    draw = stream("metaunlearn-requests", seed, epoch)
-    order = draw.permutation(usable)
-    order = np.concatenate([order, order[: -len(order) % simulated_n]])
-    requests = []
-    for chosen in order.reshape(-1, simulated_n):
-        support = np.array([draw.choice(rows_of[int(identity)]) for identity in chosen])
-        rows = np.concatenate([rows_of[int(identity)] for identity in chosen])
-        requests.append(SimulatedRequest(support, np.setdiff1d(rows, support)))
-    return requests
-
-
-def validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
-    if not len(val):
-        raise DataError("metaunlearn: the validation set is empty; its loss is what forgetting aims at")
-    with torch.no_grad():
-        logits = torch.cat([model(images) for images, _ in val.batches(micro_batch)])
-    loss = float(val.task.losses(logits, val.labels).mean())
-    return ValidationReference(loss, _measure(val.task, logits, val.labels))
-
-
-def _measure(task: Task, logits: Tensor, labels: Tensor) -> float:
-    """Accuracy or mAP of a few images; 0 where nothing is measurable, so that the weight (1 - measure) is 1."""
-    try:
-        return measure(task.kind, logits.float().cpu().numpy(), labels.cpu().numpy())
-    except DataError:  # no attribute has a positive, or the unlearned model answers NaN
-        return 0.0
 
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

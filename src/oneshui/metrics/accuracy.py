@@ -35,8 +35,9 @@ def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) 
 def mean_average_precision(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> tuple[float, int]:
     """Return the mean over attributes of the average precision, and how many attributes could not be measured.
 
-    An attribute that no image has is left out and counted: its average precision is not defined. Scores keep their
-    precision from float32 upwards; infinite ones (overflow of float16) rank above or below all others.
+    Average precision is the sum over thresholds of precision times gain in recall, without interpolation, images of
+    equal score together: scikit-learn's ``average_precision_score``, which takes 100 times as long for the batches of
+    meta-training. An attribute that no image has is left out and counted: its average precision is not defined.
 
     Args:
         logits: ``(N, A)`` float.
@@ -48,9 +49,6 @@ def mean_average_precision(logits: npt.NDArray[np.floating], labels: npt.NDArray
     Raises:
         DataError: the input is empty, has NaN, does not fit together, or has no attribute with a positive.
     """
-    # imported here because it takes a second or two, which a classification job need not spend
-    from sklearn.metrics import average_precision_score
-
     logits, labels = np.asarray(logits), np.asarray(labels)
     if labels.shape != logits.shape:
         raise DataError(
@@ -59,13 +57,24 @@ def mean_average_precision(logits: npt.NDArray[np.floating], labels: npt.NDArray
     _check_logits(logits, len(labels))
     if not np.isin(labels, (0, 1)).all():
         raise DataError(f"mAP: labels contain {np.unique(labels)[:5].tolist()}, allowed: 0 and 1")
-    # scikit-learn refuses infinities; the largest finite number keeps their rank
-    scores = np.nan_to_num(logits.astype(np.promote_types(logits.dtype, np.float32), copy=False))
     measurable = np.flatnonzero(labels.any(axis=0))
     if not len(measurable):
         raise DataError(f"mAP: none of the {labels.shape[1]} attributes has a positive among {len(labels)} images")
-    values = [average_precision_score(labels[:, each], scores[:, each]) for each in measurable]
-    return float(np.mean(values)), labels.shape[1] - len(measurable)
+    return float(_average_precision(logits[:, measurable], labels[:, measurable]).mean()), labels.shape[1] - len(
+        measurable
+    )
+
+
+def _average_precision(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Return the average precision of each column of (N, A) scores and 0/1 labels, each with a positive."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked, hits = np.take_along_axis(scores, order, 0), np.take_along_axis(labels, order, 0)
+    ranks = np.arange(1, len(scores) + 1)[:, None]
+    last_of_ties = np.vstack([ranked[:-1] != ranked[1:], np.ones_like(ranked[:1], dtype=bool)])
+    # a tied image counts at the rank where its ties end: the next such rank, found from below
+    ends = np.minimum.accumulate(np.where(last_of_ties, ranks, len(scores))[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(np.cumsum(hits, axis=0, dtype=np.int64), ends - 1, 0) / ends
+    return (precision * hits).sum(0) / hits.sum(0)  # type: ignore[no-any-return]
 
 
 def _check_logits(logits: npt.NDArray[np.floating], images: int) -> None:

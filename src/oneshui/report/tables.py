@@ -26,6 +26,13 @@ FLAGS = {
     "saturated": "saturated (its step changed next to nothing)",
     "blown_up": "blew up (its step destroyed the model)",
 }
+#: metric -> column: what a method costs, mean over seeds
+COSTS = {
+    "precompute_seconds": "precompute_s",
+    "precompute_peak_mb": "precompute_peak_mb",
+    "seconds": "unlearn_s",
+    "peak_mb": "unlearn_peak_mb",
+}
 COLUMNS = (
     "dataset",
     "n",
@@ -38,6 +45,7 @@ COLUMNS = (
     "tow_minus_pretrain_std",
     "tow_minus_pretrain_ci95",
     *FLAGS,
+    *COSTS.values(),
     *(f"published_{name}{part}" for name in QUANTITIES for part in ("", "_std")),
     "tow_diff_in_published_std",
 )
@@ -66,7 +74,8 @@ def make_table(
     Returns:
         The columns ``COLUMNS``, numbers in percent. ``n_seeds`` counts the seeds for which all numbers of the row
         were found; std has ddof 1 and is NaN for one seed. ``tow_minus_pretrain`` is paired by seed, ``ci95`` is the
-        half-width of its 95% interval by Student's t. ``saturated`` and ``blown_up`` count seeds.
+        half-width of its 95% interval by Student's t. ``saturated`` and ``blown_up`` count seeds. Costs are means over
+        seeds, s and MB, as measured on the machine that ran the jobs.
 
     Raises:
         ConfigError: ``spec`` lacks a part, or there are no seeds.
@@ -128,7 +137,7 @@ def _values_by_seed(metrics: pd.DataFrame, method: str, measure: str | None, see
         )
     found = dict(zip(zip(own["split"], own["metric"], own["seed"], strict=True), own["value"], strict=True))
     keys = {name: (name, measure) for name in ("retain", "forget", "test")} | {"tow": ("all", "tow")}
-    keys |= {name: ("all", name) for name in FLAGS}
+    keys |= {name: ("all", name) for name in (*FLAGS, *COSTS)}
     columns = {name: [found.get((*key, seed), _NAN) for seed in seeds] for name, key in keys.items()}
     frame = pd.DataFrame(columns, index=pd.Index(seeds, name="seed"), dtype="float64")
     frame[list(QUANTITIES)] *= 100.0
@@ -149,6 +158,7 @@ def _summary(values: pd.DataFrame, pretrain_tow: "pd.Series[float]", where: str,
     row["tow_minus_pretrain_ci95"] = _half_width(std, len(values))
     for flag in FLAGS:
         row[flag] = int((values[flag] > 0).sum()) if values[flag].notna().any() else pd.NA
+    row |= {column: float(values[metric].mean(skipna=False)) for metric, column in COSTS.items()}
     return row
 
 
@@ -239,7 +249,7 @@ def _blocks(table: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:
 
 def _markdown_table(block: pd.DataFrame, decimals: int) -> str:
     with_published = block["published_tow"].notna().any()
-    header = ["Method", "Retain", "Forget", "Test", "ToW", "vs doing nothing"]
+    header = ["Method", "Retain", "Forget", "Test", "ToW", "vs doing nothing", "Prepare", "Unlearn"]
     header += ["published ToW"] if with_published else []
     ranks = _ranks(block, decimals)
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
@@ -249,7 +259,8 @@ def _markdown_table(block: pd.DataFrame, decimals: int) -> str:
         if ranks.get(method) == 1:
             cells[-1] = f"**{cells[-1]}**"
         name = method_name(method) + (" (needs the data)" if row["access_to_data"] else "")
-        line = [name.replace("|", "\\|"), *cells, _difference(row, decimals)]
+        costs = [_cost(row, "precompute"), _cost(row, "unlearn")]
+        line = [name.replace("|", "\\|"), *cells, _difference(row, decimals), *costs]
         if with_published:
             line.append(_published_cell(row, decimals))
         lines.append(line)
@@ -277,6 +288,11 @@ def _difference(row: Mapping[Any, Any], decimals: int) -> str:
     return f"{mean:+z.{decimals}f}{interval}"  # z: no negative zero
 
 
+def _cost(row: Mapping[Any, Any], step: str) -> str:
+    seconds, mb = float(row[f"{step}_s"]), float(row[f"{step}_peak_mb"])
+    return "-" if math.isnan(seconds) else f"{seconds:.3g} s, {mb:.0f} MB"
+
+
 def _published_cell(row: Mapping[Any, Any], decimals: int) -> str:
     mean = float(row["published_tow"])
     return "-" if math.isnan(mean) else _plain(mean, float(row["published_tow_std"]), decimals)
@@ -300,7 +316,8 @@ def _note(block: pd.DataFrame, expected: int) -> str:
     return (
         f"n_seeds = {expected}{fewer}{spread}. ToW (tug of war): closeness to the retrained model on retain, forget "
         f"and test images, 100 is best. vs doing nothing: ToW minus that of the pretrained model{interval}. Bold: "
-        "the best ToW among methods that do not need the data."
+        "the best ToW among methods that do not need the data. Prepare (before the data is deleted) and Unlearn: mean "
+        "time and peak memory, of the GPU or else of the whole process."
     )
 
 
@@ -330,16 +347,16 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_escape(str(spec['title']))}}}",
-        r"  \begin{tabular}{lcrrrr}",
+        r"  \begin{tabular}{lcrrrrrr}",
         r"    \toprule",
-        r"    Method & Needs data & Retain & Forget & Test & ToW \\",
+        r"    Method & Needs data & Retain & Forget & Test & ToW & Prepare (s) & Unlearn (s) \\",
     ]
     for (dataset, n), block in _blocks(table):
         measure = block["measure"].dropna()
         unit = f" ({MEASURE_NAMES[measure.iloc[0]]})" if len(measure) else ""
         lines += [
             r"    \midrule",
-            rf"    \multicolumn{{6}}{{c}}{{{_escape(block_name(dataset, n))}{unit}}} \\",
+            rf"    \multicolumn{{8}}{{c}}{{{_escape(block_name(dataset, n))}{unit}}} \\",
             r"    \midrule",
         ]
         lines += _latex_rows(block, decimals)
@@ -358,6 +375,7 @@ def _latex_rows(block: pd.DataFrame, decimals: int) -> list[str]:
             cells[-1] = f"${mark}{{{cells[-1].strip('$')}}}$"
         access = "--" if method in ("pretrain", "retrain") else "yes" if row["access_to_data"] else "no"
         name = _escape(method_name(method))
+        cells += ["-" if math.isnan(row[key]) else f"{row[key]:.3g}" for key in ("precompute_s", "unlearn_s")]
         lines.append("    " + " & ".join([name, access, *("--" if cell == "-" else cell for cell in cells)]) + r" \\")
     return lines
 

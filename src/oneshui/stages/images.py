@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from oneshui.data.images import ImageSet, InputSpec, open_pixels
-from oneshui.errors import DataError
-from oneshui.models import ModelSpec
+from oneshui.errors import CheckpointError, DataError
+from oneshui.models import Checkpoint, ModelSpec
 from oneshui.schemas import INDEX, SPLITS, read_table
 from oneshui.tasks import Task
 
@@ -64,3 +64,12 @@ def open_run(
 def input_of(spec: ModelSpec) -> InputSpec:
     """Return the input of a stored model."""
     return InputSpec(spec.input_px, spec.mean, spec.std)
+
+
+def check_splits(checkpoint: Checkpoint, model_path: Path, splits_id: str) -> None:
+    """Refuse a model of other splits: its training set would overlap what is measured as unseen."""
+    if checkpoint.metadata.get("splits") != splits_id:
+        raise CheckpointError(
+            f"{model_path} was trained on other splits than the present ones (the data or its options changed). "
+            "Trained models are protected: move it away to train again, or restore the old data."
+        )

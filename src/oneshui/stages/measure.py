@@ -23,6 +23,8 @@ from oneshui.schemas import INDEX, METRICS, SCORES, SPLITS, read_arrow, read_tab
 logger = logging.getLogger(__name__)
 
 _SPLITS = (*TOW_SPLITS, "val")
+#: what making a model cost, in its metadata: s and MB of unlearning, and of precomputing the artefact
+COSTS = ("seconds", "peak_mb", "precompute_seconds", "precompute_peak_mb")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def compute_metrics(
 
     Rows of splits retain, forget, test and val: ``accuracy`` or ``map``, ``loss`` (mean, nats), ``n_images`` and, for
     mAP, ``attributes_left_out``. Rows of split "all": ``tow`` (not for the retrained model, where it is 1 by
-    definition), ``seconds``, and every number or truth value that the model's metadata has under ``health``.
+    definition), the costs, and every number or truth value that the model's metadata has under ``health``.
 
     Args:
         scores_path: scores of the model; view 0 is measured.
@@ -209,8 +211,7 @@ def _by_split(values: list[tuple[str, str, float]], measure: str) -> dict[str, f
 def _health(model: dict[str, Any]) -> list[tuple[str, str, float]]:
     """Return what the model's metadata say about how it was made, numbers only."""
     entries = dict(model.get("health") or {})
-    if "seconds" in model:
-        entries["seconds"] = model["seconds"]
+    entries |= {name: model[name] for name in COSTS if name in model}
     values = []
     for name, value in sorted(entries.items()):
         if not isinstance(value, int | float):

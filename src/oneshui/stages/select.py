@@ -18,14 +18,15 @@ from oneshui.data.images import ImageSet
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.log import logger
-from oneshui.methods.base import Artefact, Support, UnlearningMethod
+from oneshui.methods import make_method, needs_of
+from oneshui.methods.base import Artefact, Support, Unlearned
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
-from oneshui.models import load_model
+from oneshui.models import Checkpoint, load_model
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
-from oneshui.stages.images import RunImages, input_of, open_run
-from oneshui.stages.unlearn import check_splits, make_method
+from oneshui.stages.images import RunImages, check_splits, input_of, open_run
+from oneshui.stages.reference import rebuilder
 
 #: images of identities outside a simulated request on which keeping is measured
 _N_KEPT = 300
@@ -33,10 +34,12 @@ _N_KEPT = 300
 
 @dataclass(frozen=True)
 class _Trial:
-    """A simulated request: its photos, the other images of its identities, and images of other train identities."""
+    """A simulated request: its photos, the other images of its identities, all images of other train identities, and
+    some of those, on which keeping is measured."""
 
     support: Support
     forget: ImageSet
+    retain: ImageSet
     kept: ImageSet
 
 
@@ -71,17 +74,13 @@ def try_hyperparameters(
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
-    nobody = run.splits["request_rank"].isna() & (run.splits["role"] == "train")
-    train = run.take(run.splits.loc[nobody, "image_id"].to_numpy())  # nobody who can ask for real
-    artefacts: dict[str, Artefact | None] = {}
+    nobody = run.splits["request_rank"].isna() & (run.splits["role"] == "train")  # who can ask for real
+    candidates = _Candidates(checkpoint, run.take(run.splits.loc[nobody, "image_id"].to_numpy()), seen, device, seed)
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
-        method = make_method({**spec, **chosen})
-        key = repr([getattr(method, name) for name in method.artefact_fields])
-        if key not in artefacts:
-            artefacts[key] = method.precompute(checkpoint.model, train, seen, seed=seed_of("select", seed))
         for i, (trial, target) in enumerate(zip(trials, targets, strict=True)):
-            result = _try(method, checkpoint.model, trial, artefacts[key], unseen)
+            model = candidates.unlearn({**spec, **chosen}, trial)
+            result = _values(model, trial, unseen)
             rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
         mean = np.mean([row["score"] for row in rows[-n_requests:]])
         logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
@@ -89,10 +88,25 @@ def try_hyperparameters(
     write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
 
 
-def _try(
-    method: UnlearningMethod, model: nn.Module, trial: _Trial, artefact: Artefact | None, unseen: ImageSet
-) -> dict[str, float]:
-    return _values(method.unlearn(model, trial.support, artefact, seed=0).model, trial, unseen)
+class _Candidates:
+    """Unlearns simulated requests; combinations that share an artefact compute it once."""
+
+    def __init__(self, checkpoint: Checkpoint, train: ImageSet, val: ImageSet, device: torch.device, seed: int) -> None:
+        self.checkpoint, self.train, self.val, self.device, self.seed = checkpoint, train, val, device, seed
+        self.artefacts: dict[str, Artefact | None] = {}
+
+    def unlearn(self, spec: Mapping[str, Any], trial: _Trial) -> nn.Module:
+        """Return the model of one combination after one simulated request."""
+        method, model = make_method(spec), self.checkpoint.model
+        if needs_of(spec) == "data":
+            rebuild = rebuilder(self.checkpoint.spec, self.device)
+            result: Unlearned = method.unlearn(model, trial.forget, trial.retain, seed=0, rebuild=rebuild)
+            return result.model
+        key = repr([getattr(method, name) for name in method.artefact_fields])
+        if key not in self.artefacts:
+            self.artefacts[key] = method.precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
+        result = method.unlearn(model, trial.support, self.artefacts[key], seed=0)
+        return result.model
 
 
 def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, float]:
@@ -137,5 +151,6 @@ def _simulate(run: RunImages, n: int, draw: np.random.Generator) -> _Trial:
     return _Trial(
         Support(support.images(torch.arange(n)), support.labels, support.identities, support.task),
         run.take(np.setdiff1d(mine["image_id"].to_numpy(), photos)),
+        run.take(others),
         run.take(draw.permutation(others)[:_N_KEPT]),
     )

@@ -11,19 +11,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneshui.methods.base import TensorSet
-from oneshui.methods.metaunlearn import (
-    Backbone,
-    Eq6,
-    MetaLoss,
-    MetaUnlearn,
-    SupportBatch,
-    ValidationReference,
-    validation_reference,
-)
+from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
+from oneshui.methods.metaunlearn import MetaUnlearn
+from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, validation_reference
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
 
-N_SUPPORT, N_FORGET, N_VAL, PX = 5, 7, 6, 32
+N_SUPPORT, N_FORGET, N_VAL, N_RETAIN, PX = 5, 7, 6, 9, 32
 NETS = {
     "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}),
     "resnet": ("resnet10t", {"channels": (8, 16, 32, 64), "stem_width": 8}),
@@ -35,8 +29,8 @@ TASKS = {
 PAIRS = [(net, kind) for net in NETS for kind in TASKS]
 METHOD = MetaUnlearn(
     inner_lr=0.3, lr=1e-3, epochs=1, simulated_n=4, batch_size=64, micro_batch=64, hidden=16, dropout=0.0,
-    inputs=("logits", "features", "target", "identity"), terms="both", accuracy_weight=True, distance="smooth_l1",
-    val_gradient=False, frozen=(), jvp="exact",
+    inputs=("logits", "features", "target", "identity"), outer_loss="equation_6",
+    terms="both", accuracy_weight=True, distance="smooth_l1", val_gradient=False, frozen=(), jvp="exact",
 )  # fmt: skip
 
 
@@ -67,6 +61,7 @@ class Case:
         self.method, self.task = method, TASKS[kind]
         self.model = make_net(net, self.task)
         self.forget, self.val = make_set(N_FORGET, self.task, 2), make_set(N_VAL, self.task, 3)
+        self.retain = make_set(N_RETAIN, self.task, 8)
         asked = make_set(N_SUPPORT, self.task, 4)
         targets = self.task.target_vectors(asked.labels).double()
         self.support = SupportBatch(asked.pixels, targets, torch.tensor([3, 0, 5, 1, 4]))
@@ -86,7 +81,10 @@ class Case:
             torch.manual_seed(6)  # the dropout mask
             step = self.method.inner_step(backbone, self.meta_loss, self.support)
         draw = np.random.default_rng(7)
-        outer = Eq6(self.method, backbone, self.forget, self.val, self.reference, draw)(step.theta)
+        if self.method.outer_loss == "scrub":
+            outer = ScrubOuter(self.method, backbone, self.forget, self.retain, draw)(step.theta)
+        else:
+            outer = Eq6(self.method, backbone, self.forget, self.val, self.reference, draw)(step.theta)
         self.method.accumulate_meta_gradient(backbone, self.support, step, outer.gradient)
         return outer.value, self._flat({n: p.grad for n, p in self.meta_loss.named_parameters()})
 
@@ -102,7 +100,7 @@ class Case:
                 name: value if name in self.method.frozen else value - self.method.inner_lr * gradient
                 for (name, value), gradient in zip(theta.items(), gradients, strict=True)
             }
-            value = self._outer(moved)
+            value = self._scrub(moved) if self.method.outer_loss == "scrub" else self._outer(moved)
             found = torch.autograd.grad(value, list(self.meta_loss.parameters()), allow_unused=True)
         return float(value.detach()), self._flat(dict(zip(dict(self.meta_loss.named_parameters()), found, strict=True)))
 
@@ -128,6 +126,28 @@ class Case:
             part = terms["first"] + terms["second"] if method.terms == "both" else terms[method.terms]
             total = total + part * len(rows) / N_FORGET
         return total
+
+    def _scrub(self, theta: dict[str, Tensor]) -> Tensor:
+        """Away from the original model on forget images, towards it and the labels on as many retain images."""
+        draw, total = np.random.default_rng(7), torch.zeros((), dtype=torch.float64)
+        for rows in torch.arange(N_FORGET).split(self.method.batch_size):
+            retain = self.retain.subset(torch.from_numpy(draw.permutation(N_RETAIN)[: self.method.batch_size]))
+            kept = self._outputs(theta, retain.pixels)[1]
+            loss = self.task.losses(kept, retain.labels).mean()
+            away = 16 * self._kl(self._outputs(theta, self.forget.pixels[rows])[1], self.forget.pixels[rows])
+            part = -away + 0.001 * 16 * self._kl(kept, retain.pixels) + 0.99 * loss
+            total = total + part * len(rows) / N_FORGET
+        return total
+
+    def _kl(self, logits: Tensor, images: Tensor) -> Tensor:
+        """KL from the original model's answer at temperature 4: of each attribute's bit, or of the class."""
+        with torch.no_grad():
+            original = self.model(images)
+        if self.task.kind == "multilabel":
+            p, q = (original / 4).sigmoid(), (logits / 4).sigmoid()
+            return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+        p, q = (original / 4).softmax(1), (logits / 4).softmax(1)
+        return (p * (p / q).log()).sum(1).mean()
 
     def _weighted(self, theta: dict[str, Tensor], images: TensorSet) -> Tensor:
         _, logits = self._outputs(theta, images.pixels)
@@ -185,6 +205,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "through validation, second": {"val_gradient": True, "terms": "second"},
     "several batches": {"batch_size": 3, "micro_batch": 2},
     "several batches through validation": {"batch_size": 3, "val_gradient": True},
+    "scrub": {"outer_loss": "scrub"},
+    "scrub in several batches": {"outer_loss": "scrub", "batch_size": 3, "micro_batch": 2},
     "logits": {"inputs": ("logits",)},
     "features": {"inputs": ("features",)},
     "no identity": {"inputs": ("target", "features", "logits")},
@@ -194,7 +216,11 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [*(("classification", option) for option in OPTIONS), ("multilabel", "several batches through validation")],
+    [
+        *(("classification", option) for option in OPTIONS),
+        ("multilabel", "several batches through validation"),
+        ("multilabel", "scrub in several batches"),
+    ],
 )
 def test_meta_gradient_is_exact_with_option(kind: str, option: str) -> None:
     assert_exact(Case("vit", kind, dataclasses.replace(METHOD, **OPTIONS[option])))

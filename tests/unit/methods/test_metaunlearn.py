@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.methods.base import Artefact, Support, TensorSet, Unlearned
-from oneshui.methods.metaunlearn import MetaLoss, MetaUnlearn, simulate_requests
+from oneshui.methods.metaloss import MetaLoss
+from oneshui.methods.metaunlearn import MetaUnlearn
+from oneshui.methods.simulation import simulate_requests
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
 
@@ -22,8 +24,8 @@ CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c", "d"))
 METHOD = MetaUnlearn(
     inner_lr=0.1, lr=1e-3, epochs=2, simulated_n=2, batch_size=8, micro_batch=4, hidden=16, dropout=0.5,
-    inputs=("logits", "features", "target", "identity"), terms="both", accuracy_weight=True, distance="smooth_l1",
-    val_gradient=False, frozen=(), jvp="exact",
+    inputs=("logits", "features", "target", "identity"), outer_loss="equation_6",
+    terms="both", accuracy_weight=True, distance="smooth_l1", val_gradient=False, frozen=(), jvp="exact",
 )  # fmt: skip
 
 # ---- simulated requests
@@ -350,6 +352,7 @@ def test_artefact_that_does_not_fit_is_an_error(model: nn.Module, artefact: Arte
         ("inputs", ()),
         ("inputs", ("logits", "age")),
         ("inputs", ("target", "identity")),
+        ("outer_loss", "equation 7"),
         ("terms", "third"),
         ("distance", "l1"),
         ("jvp", "backward"),

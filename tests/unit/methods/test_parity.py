@@ -12,8 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from oneshui.methods.bad_teacher import BadTeacher
 from oneshui.methods.base import Support, TensorSet
-from oneshui.methods.metaunlearn import Backbone, Eq6, MetaLoss, MetaUnlearn, SupportBatch, validation_reference
+from oneshui.methods.jit import JiT
+from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
+from oneshui.methods.metaunlearn import MetaUnlearn
+from oneshui.methods.outer import Eq6, validation_reference
+from oneshui.methods.pgu import PGU, input_grams
+from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
@@ -83,12 +89,84 @@ def test_parity_ssd(kind: str) -> None:
     assert_same_change(dict(result.model.named_parameters()), kind, "ssd")
 
 
+def kinds_of(method: str) -> list[str]:
+    """The tasks that have a case of this method."""
+    return [kind for kind in KINDS if f"{kind}/{method}" in CASES]
+
+
+def set_of(kind: str, part: str) -> TensorSet:
+    data = data_of(kind)
+    return TensorSet(data[f"{part}_x"], data[f"{part}_y"], task_of(kind))
+
+
+@pytest.mark.parametrize("kind", kinds_of("jit"))
+def test_parity_jit(kind: str) -> None:
+    case = CASES[f"{kind}/jit"]
+    with np.load(GOLDEN / f"{kind}_jit_noise.npz") as arrays:
+        noise = torch.from_numpy(arrays["standard_normal"])
+    model, support = model_of(kind), support_of(kind)
+    JiT(case["lr"], case["noise_std"], case["n_samples"], len(support.images)).step(model, support.images, noise)
+    assert_same_change(dict(model.named_parameters()), kind, "jit")
+
+
+@pytest.mark.parametrize("kind", kinds_of("pgu"))
+def test_parity_pgu(kind: str) -> None:
+    """The linear layers' projections, and the weights with the projections of the file (whose patches overlap)."""
+    case, support = CASES[f"{kind}/pgu"], support_of(kind)
+    method = PGU(case["lr"], case["epochs"], case["gamma"], case["entropy_weight"], "absolute", 128, 8)
+    data = data_of(kind)
+    train = TensorSet(
+        torch.cat([data["retain_x"], data["forget_x"]]), torch.cat([data["retain_y"], data["forget_y"]]), task_of(kind)
+    )
+    model, wanted = model_of(kind), load_file(GOLDEN / f"{kind}_pgu_projections.safetensors")
+    artefact = method.precompute(model, train, train, seed=0)
+    on_support = input_grams(model, iter([support.images]))
+    assert set(on_support) == set(wanted)
+    linear = {name: p for name, p in wanted.items() if isinstance(model.get_submodule(name), nn.Linear)}
+    assert len(linear) >= 2
+    for name, projection in linear.items():
+        found = method.projection(artefact.need(name), on_support[name])[0]
+        assert float((found - projection).norm() / projection.norm()) <= 1e-4, name
+    result = method.descend(model, support, {name: projection[None] for name, projection in wanted.items()})
+    assert_same_change(dict(result.named_parameters()), kind, "pgu")
+
+
+@pytest.mark.parametrize("kind", kinds_of("scrub"))
+def test_parity_scrub(kind: str) -> None:
+    case = CASES[f"{kind}/scrub"]
+    method = SCRUB(
+        lr=case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"], epochs=case["epochs"],
+        forget_epochs=case["forgetting_epochs"], alpha=case["alpha_scrub"], gamma=case["gamma_scrub"],
+        temperature=case["temperature_scrub"], clip_norm=case["clip_grad_norm_on_forget"],
+        forget_batch_size=case["forget_batch"], retain_batch_size=case["retain_batch"], crop_scale=(), kl="softmax",
+    )  # fmt: skip
+    result = method.unlearn(
+        model_of(kind), set_of(kind, "forget"), set_of(kind, "retain"), seed=0, rebuild=lambda seed: nn.Identity()
+    )
+    assert_same_change(dict(result.model.named_parameters()), kind, "scrub")
+
+
+@pytest.mark.parametrize("kind", kinds_of("bad_teacher"))
+def test_parity_bad_teacher(kind: str) -> None:
+    case = CASES[f"{kind}/bad_teacher"]
+    forget, retain = set_of(kind, "forget"), set_of(kind, "retain")
+    method = BadTeacher(
+        lr=case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"], epochs=case["epochs"],
+        temperature=case["temperature"], batch_size=len(forget) + len(retain), crop_scale=(), kl="softmax",
+    )  # fmt: skip
+    result = method.unlearn(
+        model_of(kind), forget, retain, seed=0, rebuild=lambda seed: model_of(kind, "bad_teacher_weights")
+    )
+    assert_same_change(dict(result.model.named_parameters()), kind, "bad_teacher")
+
+
 def meta_method(case: str) -> MetaUnlearn:
     _, terms, weighted = case.split("/")[1].split("_")
     hidden = load_file(GOLDEN / f"{case.split('/')[0]}_meta_loss.safetensors")["input_block.0.bias"].shape[0]
     return MetaUnlearn(
         inner_lr=CASES[case]["eta"], lr=1e-3, epochs=1, simulated_n=4, batch_size=64, micro_batch=64, hidden=hidden,
         dropout=0.0, inputs=("logits", "features", "target", "identity"),
+        outer_loss="equation_6",
         terms={"full": "both", "original": "second", "unlearned": "first"}[terms], accuracy_weight=weighted == "acc",
         distance="smooth_l1", val_gradient=False, frozen=("cls_token", "pos_embed"), jvp="exact",
     )  # fmt: skip

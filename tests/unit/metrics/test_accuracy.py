@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import hypothesis.extra.numpy
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from oneshui.errors import DataError
@@ -48,6 +51,19 @@ def test_map_is_the_mean_of_scikit_learns_average_precision() -> None:
     logits, labels = random_multilabel()
     expected = np.mean([average_precision_score(labels[:, i], logits[:, i]) for i in range(labels.shape[1])])
     assert mean_average_precision(logits, labels)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(
+    hypothesis.extra.numpy.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=st.sampled_from(
+        [-np.inf, -1.5, 0.0, 0.25, 3.0, np.inf])), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_map_with_ties_is_scikit_learns(logits: Any, random: Any) -> None:
+    labels = np.array([[random.random() < 0.5 for _ in range(3)] for _ in logits], dtype=np.int8)
+    labels[0, 0] = 1  # one attribute can be measured
+    finite = np.clip(logits, -9, 9)  # scikit-learn refuses infinities
+    values = [average_precision_score(labels[:, i], finite[:, i]) for i in range(3) if labels[:, i].any()]
+    assert mean_average_precision(logits, labels)[0] == pytest.approx(np.mean(values), abs=1e-12)
 
 
 def test_the_order_of_images_does_not_matter() -> None:

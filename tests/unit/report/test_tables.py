@@ -51,6 +51,14 @@ def metric_table(
             rows += [(*key, "retain", "loss", 9.0), (*key, "retain", "n_images", 9.0)]
             if method != "retrain":
                 rows.append((*key, "all", "tow", TOW[method][seed]))
+            if method == "pgu":
+                costs = {
+                    "precompute_seconds": 10.0 + seed,
+                    "precompute_peak_mb": 900.0,
+                    "seconds": 0.5,
+                    "peak_mb": 700.0,
+                }
+                rows += [(*key, "all", name, value) for name, value in costs.items()]
             if method == "metaunlearn":
                 rows += [(*key, "all", name, value if seed == 1 else 0.0) for name, value in flags.items()]
     return pd.DataFrame(rows, columns=list(METRICS.columns))
@@ -178,7 +186,7 @@ def test_a_missing_seed_is_never_averaged_away(caplog: pytest.LogCaptureFixture)
     markdown = to_markdown(table, SPEC, seeds=SEEDS)
     assert "| SSD | missing | missing | missing | missing | missing |" in markdown
     assert "SSD has complete results for 2 of 3 seeds" in markdown
-    assert r"SSD & no & missing & missing & missing & missing \\" in to_latex(table, SPEC)
+    assert r"SSD & no & missing & missing & missing & missing & -- & -- \\" in to_latex(table, SPEC)
 
 
 def test_one_missing_number_leaves_the_others() -> None:
@@ -229,12 +237,12 @@ def test_markdown_is_a_table_with_a_note_per_block() -> None:
     lines = text.splitlines()
     assert lines[0] == "# Faces & names"
     assert "## CelebA-HQ, 20 identities (mAP, %)" in lines
-    assert "| Method | Retain | Forget | Test | ToW | vs doing nothing | published ToW |" in lines
+    assert "| Method | Retain | Forget | Test | ToW | vs doing nothing | Prepare | Unlearn | published ToW |" in lines
     pm = "\u00b1"
-    assert f"| Retrain | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | - | - | - |" in lines
+    assert f"| Retrain | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | - | - | - | - | - |" in lines
     assert (
-        f"| PGU | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | 97.0 {pm} 0.0 | +2.0 [-0.5, +4.5] | 95.6 {pm} 0.6 |"
-        in lines
+        f"| PGU | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | 97.0 {pm} 0.0 | +2.0 [-0.5, +4.5] | "
+        f"11 s, 900 MB | 0.5 s, 700 MB | 95.6 {pm} 0.6 |" in lines
     )
     assert any(line.startswith("n_seeds = 3, ") for line in lines)
     assert "SCRUB (needs the data)" in text
@@ -248,10 +256,21 @@ def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
     # scrub has 99.0 but needs the data
     assert re.findall(r"\\mathbf\{(.*?)\}\$", text) == [r"98.5{\pm}1.0"]
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"97.0{\pm}0.0"]
-    assert r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ \\" in text
+    assert r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & -- & -- \\" in text
     assert r"\caption{Faces \& names}" in text
     assert text.count("{") == text.count("}")
-    assert r"Retrain & -- & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- \\" in text
+    assert r"Retrain & -- & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- \\" in text
+
+
+def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> None:
+    row = built().set_index("method").loc["pgu"]
+    assert (row["precompute_s"], row["precompute_peak_mb"], row["unlearn_s"], row["unlearn_peak_mb"]) == (
+        11.0, 900.0, 0.5, 700.0
+    )  # fmt: skip
+    assert "& 11 & 0.5 \\\\" in to_latex(built(), SPEC)
+    metrics = metric_table()
+    part = metrics[~((metrics["metric"] == "seconds") & (metrics["seed"] == 1))]
+    assert math.isnan(built(part).set_index("method").loc["pgu", "unlearn_s"])
 
 
 def test_numbers_that_print_alike_share_a_rank() -> None:

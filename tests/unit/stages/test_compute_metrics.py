@@ -120,13 +120,14 @@ def test_the_retrained_model_has_no_tow(run: Run) -> None:
     assert ("forget", "accuracy") in values
 
 
-def test_health_and_seconds_of_the_model_become_rows(run: Run) -> None:
+def test_health_and_costs_of_the_model_become_rows(run: Run) -> None:
     health = {"saturated": True, "blown_up": False, "relative_step": 0.25, "note": "text", "undefined": float("nan")}
-    run.write_scores("model", right(), health=health, seconds=12.5)
+    costs = {"seconds": 12.5, "peak_mb": 700.0, "precompute_seconds": 80.0, "precompute_peak_mb": 900.0}
+    run.write_scores("model", right(), health=health, **costs)
     values, _, meta = run.compute()
     extra = {metric: value for (split, metric), value in values.items() if split == "all"}
     assert extra.pop("tow") < 1
-    assert extra == {"saturated": 1.0, "blown_up": 0.0, "relative_step": 0.25, "seconds": 12.5}
+    assert extra == {"saturated": 1.0, "blown_up": 0.0, "relative_step": 0.25, **costs}
     assert meta["model"]["seconds"] == 12.5
 
 

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
+from oneshui.methods import make_method
 from oneshui.methods.base import Artefact
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, load_model, save_model
 from oneshui.schemas import INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
+from oneshui.stages.artefact import precompute_artefact
 from oneshui.stages.data import export_request, split_identities
+from oneshui.stages.request import serve_request
 from oneshui.stages.scoring import score_model
-from oneshui.stages.unlearn import make_method, precompute_artefact, unlearn
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -27,8 +29,8 @@ SSD_SPEC = {"kind": "ssd", "selection": 1.0, "dampening": 0.5, "fisher": "image"
 META_SPEC = {
     "kind": "metaunlearn", "inner_lr": 0.1, "lr": 1e-3, "epochs": 1, "simulated_n": 3, "batch_size": 8,
     "micro_batch": 8, "hidden": 8, "dropout": 0.0, "inputs": ["logits", "features", "target", "identity"],
-    "terms": "both", "accuracy_weight": True, "distance": "smooth_l1", "val_gradient": False, "frozen": [],
-    "jvp": "exact",
+    "outer_loss": "equation_6", "terms": "both", "accuracy_weight": True, "distance": "smooth_l1",
+    "val_gradient": False, "frozen": [], "jvp": "exact",
 }  # fmt: skip
 
 
@@ -66,8 +68,9 @@ class Run:
 
     def unlearn(self, spec: dict[str, Any], artefact: bool = True) -> Path:
         output = self.folder / "unlearned.safetensors"
-        unlearn(self.model, self.request, self.artefact if artefact else None, output, method="mine",
-                origin="pretrain", dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+        serve_request(self.model, self.request, self.artefact if artefact else None, output, method="mine",
+                      origin="pretrain", dataset="toy", n=2, seed=0, spec=spec, gpus=0, threads=1,
+                      isolation="none")  # fmt: skip
         return output
 
 
@@ -189,7 +192,10 @@ def test_request_that_names_no_split_is_taken(run: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "forget_everything"}, "method kind 'forget_everything' is unknown, allowed: metaunlearn, ssd"),
+        (
+            {"kind": "forget_everything"},
+            "method kind 'forget_everything' is unknown, allowed: bad_teacher, jit, metaunlearn, pgu, scrub, ssd",
+        ),
         ({"kind": None}, "method kind None is unknown"),
         ({"alpha": 1.0}, "ssd: unknown key alpha; allowed: selection, dampening"),
         ({"selection": -1.0}, "ssd: selection = -1.0"),

@@ -1,0 +1,76 @@
+"""Bad Teacher: follow an ignorant teacher on the forget set, the original model elsewhere (Chundawat et al. 2023)."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from oneshui.errors import ConfigError
+from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
+from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, shuffled_rows, views
+from oneshui.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class BadTeacher:
+    """Distil a newly initialised network on D_f and the original model on D_r into one student.
+
+    Every step takes a batch of D_f and D_r together, in proportion to their sizes, and minimises the mean of
+    KL(teacher || student) over it. The learning rate follows a cosine over the epochs.
+
+    Source: Chundawat et al. 2023 (AAAI), "Can bad teaching induce forgetting?".
+    Deviates: for attributes KL is the Bernoulli KL of each (``kl: softmax`` compares softmaxes over attributes, as
+        published).
+
+    Attributes:
+        lr, momentum, weight_decay: of SGD.
+        epochs: passes over D_f and D_r, >= 1.
+        temperature: of KL, > 0.
+        batch_size: images of a step, >= 1.
+        crop_scale: area range of random crops (mirrored at random too), or () for the test transform.
+        kl: ``task`` or ``softmax``.
+    """
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    epochs: int
+    temperature: float
+    batch_size: int
+    crop_scale: tuple[float, ...]
+    kl: str
+
+    def __post_init__(self) -> None:
+        check_sgd(
+            "bad_teacher", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, epochs=self.epochs,
+            crop_scale=self.crop_scale,
+        )  # fmt: skip
+        check_kl("bad_teacher", self.kl)
+        if self.batch_size < 1 or self.temperature <= 0:
+            raise ConfigError(
+                f"bad_teacher: batch_size = {self.batch_size} must be >= 1, temperature = {self.temperature} > 0"
+            )
+
+    def unlearn(
+        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
+    ) -> Unlearned:
+        """Return the student. Cost: ``epochs`` trainings over D_f and D_r, and a pass of each teacher beside."""
+        competent, student = model.eval(), copy.deepcopy(model).train()
+        ignorant = rebuild(seed_of("bad-teacher", seed)).eval()
+        sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
+        draw = torch.Generator().manual_seed(seed_of("bad-teacher-batches", seed))
+        for _ in range(self.epochs):
+            for rows in shuffled_rows(len(forget) + len(retain), self.batch_size, draw):
+                chosen = [(forget, rows[rows < len(forget)], ignorant)]
+                chosen += [(retain, rows[rows >= len(forget)] - len(forget), competent)]
+                parts = [(views(of, some, self.crop_scale, draw), by) for of, some, by in chosen if len(some)]
+                logits = student(torch.cat([images for images, _ in parts]))  # one pass: one set of batch statistics
+                with torch.no_grad():
+                    wanted = torch.cat([teacher(images) for images, teacher in parts])
+                sgd.step(kl_divergence(
+                    logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature
+                ).mean())  # fmt: skip
+            sgd.next_epoch()
+        step = relative_change(parameters_of(model), parameters_of(student))
+        return Unlearned(student.eval(), {"relative_step": step})

@@ -1,0 +1,189 @@
+"""Outer objectives of meta-training: how well a simulated request was unlearned, and the gradient of that."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oneshui.errors import DataError
+from oneshui.methods.base import ImageSet
+from oneshui.methods.distillation import kl_divergence
+from oneshui.methods.metaloss import Backbone
+from oneshui.metrics.measure import measure
+from oneshui.tasks import Task
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
+
+
+@dataclass
+class Outer:
+    """Value of the outer objective and its gradient with respect to the unlearned parameters."""
+
+    value: float
+    gradient: dict[str, Tensor]
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValidationReference:
+    """What the original model does on the validation set: mean loss and measure, computed once."""
+
+    loss: float
+    measure: float
+
+
+class OuterSettings(Protocol):
+    """The hyper-parameters of MetaUnlearn that outer objectives read."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def terms(self) -> str: ...
+    @property
+    def accuracy_weight(self) -> bool: ...
+    @property
+    def distance(self) -> str: ...
+    @property
+    def val_gradient(self) -> bool: ...
+
+
+class Eq6:
+    """The outer objective A of one simulated request and its gradient (equations 5 and 6).
+
+    The forget images are cut into batches; each is paired with as many validation images as a batch may hold, and A is
+    the mean over batches weighted by their size. Within a pair A depends on theta_u through two mean losses only, so
+    its gradient is those losses' gradients times two numbers, and may be accumulated over micro-batches.
+    """
+
+    def __init__(self, method: OuterSettings, backbone: Backbone, forget: ImageSet, val: ImageSet,
+                 reference: ValidationReference, draw: np.random.Generator) -> None:  # fmt: skip
+        self.method, self.backbone, self.reference = method, backbone, reference
+        self.forget, self.val, self.draw = forget, val, draw
+
+    def __call__(self, theta: dict[str, Tensor]) -> Outer:
+        """Return A and dA/dtheta at the unlearned parameters ``theta``."""
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
+        value, notes, n = 0.0, {"forget_loss": 0.0, "val_loss": 0.0, "val_measure": 0.0}, len(self.forget)
+        for rows in torch.arange(n).split(self.method.batch_size):
+            share = len(rows) / n
+            n_val = min(self.method.batch_size, len(self.val))
+            val = self.val.subset(torch.from_numpy(self.draw.permutation(len(self.val))[:n_val]))
+            part, found = self._pair(leaves, self.forget.subset(rows), val, gradient, share)
+            value += share * part
+            notes = {key: notes[key] + share * found[key] for key in notes}
+        return Outer(value, gradient, notes)
+
+    def _pair(self, leaves: dict[str, Tensor], forget: ImageSet, val: ImageSet, gradient: dict[str, Tensor],
+              share: float) -> tuple[float, dict[str, float]]:  # fmt: skip
+        """Return A of one pair, and add its share of the gradient."""
+        forget_loss, forget_measure, forget_gradient = self._loss(leaves, forget, with_gradient=True)
+        through_val = self.method.val_gradient and self.method.terms != "second"
+        val_loss, val_measure, val_gradient = self._loss(leaves, val, with_gradient=through_val)
+        losses = torch.tensor([forget_loss, val_loss], dtype=torch.float64, requires_grad=True)
+        weights = [1 - forget_measure, 1 - val_measure, 1 - self.reference.measure]
+        if not self.method.accuracy_weight:
+            weights = [1.0, 1.0, 1.0]
+        original = torch.tensor(weights[2] * self.reference.loss, dtype=torch.float64)
+        forgotten, unseen = weights[0] * losses[0], weights[1] * losses[1]
+        distance = DISTANCES[self.method.distance]
+        terms = {"first": distance(forgotten, unseen), "second": distance(forgotten, original)}
+        total = terms["first"] + terms["second"] if self.method.terms == "both" else terms[self.method.terms]
+        by_forget, by_val = torch.autograd.grad(total, losses)[0].tolist()
+        for name in gradient:
+            gradient[name].add_(forget_gradient[name], alpha=share * by_forget)
+            if through_val:
+                gradient[name].add_(val_gradient[name], alpha=share * by_val)
+        notes = {"forget_loss": forget_loss, "val_loss": val_loss, "val_measure": val_measure}
+        return float(total.detach()), notes
+
+    def _loss(self, leaves: dict[str, Tensor], images: ImageSet, *, with_gradient: bool
+              ) -> tuple[float, float, dict[str, Tensor]]:  # fmt: skip
+        """Return mean loss, measure and, if asked for, the gradient of the mean loss, in micro-batches."""
+        gradient = {name: torch.zeros_like(value) for name, value in leaves.items()} if with_gradient else {}
+        total, logits_of, labels_of = 0.0, [], []
+        for batch, labels in images.batches(self.method.micro_batch):
+            with nullcontext() if with_gradient else torch.no_grad():
+                _, logits = self.backbone(leaves, batch)
+                loss = images.task.losses(logits, labels).sum() / len(images)
+            if with_gradient:
+                for name, part in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+                    gradient[name] += part
+            total += float(loss.detach())
+            logits_of.append(logits.detach())
+            labels_of.append(labels)
+        return total, measure_logits(images.task, torch.cat(logits_of), torch.cat(labels_of)), gradient
+
+
+class ScrubOuter:
+    """SCRUB's objective as the outer one (the paper's Table 5): away from the original model on the forget images,
+    towards it and the labels on as many retain images.
+
+    A = -T^2 KL(teacher || unlearned) on D_f + alpha T^2 KL(teacher || unlearned) + gamma task loss on D_r, with SCRUB's
+    own constants, KL as the task has it. Its gradient is a plain one and accumulates over micro-batches, where the
+    published code ran out of memory with second-order graphs through four batches. It has no lower bound.
+    """
+
+    alpha, gamma, temperature = 0.001, 0.99, 4.0
+
+    def __init__(self, method: OuterSettings, backbone: Backbone, forget: ImageSet, retain: ImageSet,
+                 draw: np.random.Generator) -> None:  # fmt: skip
+        self.method, self.backbone = method, backbone
+        self.forget, self.retain, self.draw = forget, retain, draw
+
+    def __call__(self, theta: dict[str, Tensor]) -> Outer:
+        """Return A and dA/dtheta at the unlearned parameters ``theta``."""
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
+        notes, n = {"forget_kl": 0.0, "retain_kl": 0.0, "retain_loss": 0.0}, len(self.forget)
+        square = self.temperature**2
+        for rows in torch.arange(n).split(self.method.batch_size):
+            share = len(rows) / n
+            chosen = self.draw.permutation(len(self.retain))[: min(self.method.batch_size, len(self.retain))]
+            forget, retain = self.forget.subset(rows), self.retain.subset(torch.from_numpy(chosen))
+            away, _ = self._add(leaves, forget, gradient, share, -square, 0.0)
+            kept, loss = self._add(leaves, retain, gradient, share, self.alpha * square, self.gamma)
+            found = {"forget_kl": away, "retain_kl": kept, "retain_loss": loss}
+            notes = {key: notes[key] + share * found[key] for key in notes}
+        value = square * (self.alpha * notes["retain_kl"] - notes["forget_kl"]) + self.gamma * notes["retain_loss"]
+        return Outer(value, gradient, notes)
+
+    def _add(self, leaves: dict[str, Tensor], images: ImageSet, gradient: dict[str, Tensor], share: float,
+             kl_weight: float, loss_weight: float) -> tuple[float, float]:  # fmt: skip
+        """Return mean KL and task loss of ``images``, and add ``share`` of their weighted gradient."""
+        total_kl = total_loss = 0.0
+        for batch, labels in images.batches(self.method.micro_batch):
+            with torch.no_grad():
+                _, teacher = self.backbone(self.backbone.theta, batch)
+            _, logits = self.backbone(leaves, batch)
+            kl = kl_divergence(logits, teacher, task=images.task, form="task", temperature=self.temperature).sum()
+            loss = images.task.losses(logits, labels).sum()
+            total = (kl_weight * kl + loss_weight * loss) * (share / len(images))
+            for name, part in zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True):
+                gradient[name] += part
+            total_kl, total_loss = total_kl + float(kl.detach()), total_loss + float(loss.detach())
+        return total_kl / len(images), total_loss / len(images)
+
+
+def validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
+    if not len(val):
+        raise DataError("metaunlearn: the validation set is empty; its loss is what forgetting aims at")
+    with torch.no_grad():
+        logits = torch.cat([model(images) for images, _ in val.batches(micro_batch)])
+    loss = float(val.task.losses(logits, val.labels).mean())
+    return ValidationReference(loss, measure_logits(val.task, logits, val.labels))
+
+
+def measure_logits(task: Task, logits: Tensor, labels: Tensor) -> float:
+    """Accuracy or mAP of a few images; 0 where nothing is measurable, so that the weight (1 - measure) is 1."""
+    try:
+        return measure(task.kind, logits.float().cpu().numpy(), labels.cpu().numpy())
+    except DataError:  # no attribute has a positive, or the unlearned model answers NaN
+        return 0.0

@@ -1,0 +1,49 @@
+"""Simulated requests: what meta-training practises on (Algorithm 1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from oneshui.errors import DataError
+from oneshui.seeds import stream
+
+
+@dataclass(frozen=True)
+class SimulatedRequest:
+    """Rows of the training set: one support image of each identity, and all their other images."""
+
+    support: np.ndarray
+    forget: np.ndarray
+
+
+def simulate_requests(identities: np.ndarray, simulated_n: int, *, seed: int, epoch: int) -> list[SimulatedRequest]:
+    """Return one epoch of simulated requests (Algorithm 1): every usable identity once, without replacement.
+
+    Identities with a single image are skipped (it would be support and forget image at once); the last request is
+    filled up from the start of the epoch's order.
+
+    Args:
+        identities: (M,) identity of each training image.
+        simulated_n: identities of a request.
+        seed: of the run.
+        epoch: 0, 1, ...
+
+    Raises:
+        DataError: fewer than ``simulated_n`` identities have two images.
+    """
+    rows_of = {int(identity): np.flatnonzero(identities == identity) for identity in np.unique(identities)}
+    usable = [identity for identity, rows in rows_of.items() if len(rows) > 1]
+    if len(usable) < simulated_n:
+        raise DataError(
+            f"metaunlearn: simulated_n = {simulated_n}, but only {len(usable)} train identities have two or more "
+            "images. Lower simulated_n."
+        )
+    draw = stream("metaunlearn-requests", seed, epoch)
+    order = draw.permutation(usable)
+    order = np.concatenate([order, order[: -len(order) % simulated_n]])
+    requests = []
+    for chosen in order.reshape(-1, simulated_n):
+        support = np.array([draw.choice(rows_of[int(identity)]) for identity in chosen])
+        rows = np.concatenate([rows_of[int(identity)] for identity in chosen])
+        requests.append(SimulatedRequest(support, np.setdiff1d(rows, support)))
+    return requests

@@ -1,0 +1,72 @@
+"""Serving a request inside the isolated process (``oneshui.stages.unlearn`` starts it)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from oneshui.data.support import read_request
+from oneshui.devices import Cost, choose_device
+from oneshui.errors import ArtefactError, DataError
+from oneshui.files import sha256_file
+from oneshui.methods import make_method
+from oneshui.methods.base import Artefact, Support, UnlearningMethod
+from oneshui.models import Checkpoint, load_model, save_model
+from oneshui.schemas import read_meta
+from oneshui.seeds import seed_of
+from oneshui.stages.images import input_of
+
+
+def serve_request(
+    model_path: str | Path, request_path: str | Path, artefact_path: str | Path | None, output_path: str | Path, *,
+    method: str, origin: str, dataset: str, n: int, seed: int, spec: Mapping[str, Any], gpus: int, threads: int,
+    isolation: str,
+) -> None:  # fmt: skip
+    """Unlearn the identities of a request with one photo of each; ``isolation`` goes into the metadata.
+
+    Raises:
+        ArtefactError: the artefact belongs to another model or method.
+        DataError: the request was made for another model, or holds no photo.
+    """
+    unlearner: UnlearningMethod = make_method(spec)
+    device = choose_device(gpus=gpus, threads=threads)
+    checkpoint = load_model(model_path, device)
+    support = Support(**read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device))
+    asked = read_meta(request_path).get("splits")
+    if asked is not None and asked != checkpoint.metadata.get("splits"):
+        raise DataError(
+            f"{request_path} was exported from another split than {model_path} was trained on; its photos may "
+            "have been trained on. Export the request again."
+        )
+    artefact: Artefact | None = None
+    header: dict[str, Any] = {}
+    if artefact_path is not None:
+        artefact, header = Artefact.load(artefact_path, device)
+        _check_artefact(artefact_path, header, checkpoint, model_path, spec, unlearner.artefact_fields)
+    with Cost(device) as cost:
+        result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
+    metadata = {
+        "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
+        "health": result.health, "isolation": isolation, **cost.metadata(),
+        **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
+        "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
+    }  # fmt: skip
+    save_model(output_path, result.model, checkpoint.spec, metadata)
+
+
+def _check_artefact(
+    path: str | Path, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: str | Path,
+    spec: Mapping[str, Any], depends_on: tuple[str, ...],
+) -> None:  # fmt: skip
+    if header.get("model") != checkpoint.sha256:
+        raise ArtefactError(
+            f"{path} was made for another model than {model_path}. Run precompute_artefact for this one."
+        )
+    made = header.get("spec", {})
+    if made.get("kind") != spec["kind"]:
+        raise ArtefactError(
+            f"{path} is an artefact of {made.get('kind')}, not of {spec['kind']}. Precompute the right one."
+        )
+    changed = [name for name in depends_on if made.get(name) != spec[name]]
+    if changed:
+        differences = ", ".join(f"{name}: {made.get(name)} -> {spec[name]}" for name in changed)
+        raise ArtefactError(f"{path} was made with other hyper-parameters ({differences}). Precompute it again.")
