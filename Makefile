@@ -49,7 +49,9 @@ check-data: .venv/ready
 	$(SNAKEMAKE) --configfile $(CONFIG) --config data_root=$(DATA) -- check_data
 
 benchmarks: .venv/ready
-	$(BIN)/python benchmarks/meta_gradient.py
+	$(BIN)/python -m benchmarks.meta_gradient
+	$(BIN)/python -m benchmarks.fisher
+	$(BIN)/python -m benchmarks.pgu_statistics
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "oneshui needs Python 3.11 or newer; set PYTHON=...")'

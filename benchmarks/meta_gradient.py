@@ -1,7 +1,7 @@
 """The exact meta-gradient of MetaUnlearn against double backward: time and peak memory of one simulated request.
 
-    python benchmarks/meta_gradient.py                        # CPU, vit_tiny at 224 px, 20 support, 64 forget images
-    python benchmarks/meta_gradient.py --model vit_base_patch16_224 --support 50 --forget 200 --micro-batch 50 # GPU
+    python -m benchmarks.meta_gradient                        # CPU, vit_tiny at 224 px, 20 support, 64 forget images
+    python -m benchmarks.meta_gradient --model vit_base_patch16_224 --support 50 --forget 200 --micro-batch 50 # GPU
 
 Every measurement runs in a process of its own, so that peak memory is its own; variants take turns. Both variants
 compute the same thing: the unlearning step, A on the forget images paired with validation images (equation 6), and
@@ -10,8 +10,6 @@ dA/dphi. The reference keeps the whole second-order graph, as published codes do
 
 import argparse
 import json
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import time
 
 import numpy as np
 import torch
+from benchmarks.measuring import describe, peak_mb
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -111,7 +110,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     parts = inputs(args, device)
-    before = peak(device)
+    before = peak_mb(device)
     seconds = []
     for _ in range(1 + args.repeats):  # the first is a warm-up: imports, caches
         for parameter in parts[1].parameters():
@@ -121,23 +120,14 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[1:]), "mb": peak(device) - before, "norm": found}
-
-
-def peak(device: torch.device) -> float:
-    """Peak memory so far, MB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": statistics.median(seconds[1:]), "mb": peak_mb(device) - before, "norm": found}
 
 
 def in_process(args: argparse.Namespace, variant: str, support: int) -> dict[str, float]:
     """Measure one variant in a fresh process."""
-    command = [
-        sys.executable, __file__, "--variant", variant, "--support", str(support), "--model", args.model, "--px",
-        str(args.px), "--forget", str(args.forget), "--micro-batch", str(args.micro_batch), "--repeats",
-        str(args.repeats), "--device", args.device, "--threads", str(args.threads), "--seed", str(args.seed),
-    ]  # fmt: skip
+    given = {**vars(args), "variant": variant, "support": support}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "sizes"]
+    command = [sys.executable, "-m", "benchmarks.meta_gradient", *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -162,9 +152,9 @@ def main() -> None:
     if args.variant:
         print(json.dumps(measure(args)))
         return
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {args.threads} threads"
+    torch.set_num_threads(args.threads)
     print(f"{args.model} at {args.px} px, {args.support} support, {args.forget} forget, 64 validation images; "
-          f"{machine}; torch {torch.__version__}; median of {args.repeats}\n")  # fmt: skip
+          f"{describe(torch.device(args.device))}; median of {args.repeats}\n")  # fmt: skip
     print("| variant | s | times faster | peak MB | share of memory | gradient norm |\n|---|---|---|---|---|---|")
     found = {variant: in_process(args, variant, args.support) for variant in VARIANTS}
     base = found["double backward"]

@@ -3,6 +3,7 @@
 Only the standard library is imported here, because the workflow reads it at every start.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
@@ -153,6 +154,20 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
     merged = {**entry.get("params", {}), **overrides.get(dataset, {}), **overrides.get(f"{dataset}/n{n}", {})}
     needs = {"needs": entry["needs"]} if "needs" in entry else {}
     return {"kind": entry["kind"], **needs, **merged}
+
+
+def raw_path(config: Mapping[str, Any], dataset: str) -> str:
+    """Return the folder of a dataset's raw images: the user's, or the one that ``render_faces`` fills."""
+    entry = config["datasets"][dataset]
+    if "synthetic" in entry:
+        return f"results/raw/{dataset}"
+    return os.path.join(str(config["data_root"]), str(entry["folder"]))
+
+
+def training_data_paths(config: Mapping[str, Any]) -> list[str]:
+    """Return all that an unlearning process must not be able to open: raw images, indices, image stores and splits."""
+    raw = [raw_path(config, dataset) for dataset in config["datasets"]]
+    return [config["data_root"], *raw, "results/data", "results/splits"]
 
 
 def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:

@@ -1,16 +1,18 @@
 """Which device a job runs on, and what it costs there."""
 
+import contextlib
 import ctypes
 import os
 import resource
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import torch
 
-from oneshui.log import logger
+from oneshui.errors import ConfigError
 
 
 def choose_device(*, gpus: int, threads: int) -> torch.device:
@@ -23,8 +25,11 @@ def choose_device(*, gpus: int, threads: int) -> torch.device:
     if gpus > 0 and torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda")
-    if gpus > 0 and os.environ.get("CUDA_VISIBLE_DEVICES") not in (None, ""):
-        logger.warning("the job was given a GPU but torch sees none; it runs on the CPU")
+    if gpus > 0 and (os.environ.get("CUDA_VISIBLE_DEVICES") or Path("/dev/nvidiactl").exists()):
+        raise ConfigError(
+            "the job was given a GPU, but torch sees none. Is the driver loaded (nvidia-modprobe -u -c 0, as root) and "
+            "torch a CUDA build? device: cpu in the config computes without one."
+        )
     return torch.device("cpu")
 
 
@@ -44,8 +49,8 @@ class Cost:
 
     Attributes:
         seconds: wall time.
-        peak_mb: MB; on a GPU the most that its allocator held during the block, on the CPU the most that the process
-            has held so far, with Python and libraries.
+        peak_mb: most memory held during the block beyond what was held before it, MB: of the GPU's allocator, or of the
+            process. (On other systems than Linux the process's peak cannot be reset, and an earlier one hides it.)
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,6 +61,10 @@ class Cost:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        self._held = _peak_mb(self._device)
         self._start = time.perf_counter()
         return self
 
@@ -65,7 +74,7 @@ class Cost:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self.seconds = time.perf_counter() - self._start
-        self.peak_mb = _peak_mb(self._device)
+        self.peak_mb = max(0.0, _peak_mb(self._device) - self._held)
 
     def metadata(self) -> dict[str, float]:
         """Return both by name."""
@@ -75,5 +84,9 @@ class Cost:
 def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

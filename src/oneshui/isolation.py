@@ -1,11 +1,17 @@
 """The discard line, enforced: running a function in a process that can open its declared files and nothing else.
 
-The function runs in a child process that restricts itself before it imports anything but the standard library. On Linux
-5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or by a program that the
-child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it covers only what Python
-itself opens, and the log says so.
+The function runs in a child process that restricts itself before any code but Python's, oneshui's and landlock's has
+run. On Linux 5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or by a
+program that the child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it covers
+only what Python itself opens, and the log says so. Files are closed, not sockets: a process that already runs outside
+could hand something in.
+
+The child writes into a private folder, and the parent moves the one result into place: results of other methods are as
+closed as the training data.
 """
 
+import contextlib
+import ctypes
 import importlib
 import importlib.machinery
 import importlib.util
@@ -13,83 +19,158 @@ import json
 import logging
 import os
 import re
+import shutil
+import signal
 import site
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from oneshui import errors
-from oneshui.errors import IsolationError, OneShuiError
+from oneshui.errors import ConfigError, IsolationError, OneShuiError
 from oneshui.log import log_to, logger
 
 #: what held in a process; stands in the metadata of what it made
 LANDLOCK, AUDIT_HOOK = "landlock", "audit hook"
 
-#: of the operating system: libraries and what they are configured by. Drivers of GPUs are there and under /dev
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/sys")
-_DEVICES = ("/dev", "/proc")
+#: of the operating system: libraries and what they are configured by
+_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/sys", "/proc", "/run/opengl-driver")
+#: may be written to; of the devices, those that hold no data, and GPUs
+_DEVICES = ("null", "zero", "full", "random", "urandom", "nvidia*", "nvidia-caps/*", "dri/*", "kfd")
 #: caches that libraries would otherwise put into the home folder
 _CACHES = ("TMPDIR", "XDG_CACHE_HOME", "CUDA_CACHE_PATH", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
-_STARTS_A_PROGRAM = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn")
+#: -I keeps the user's PYTHONPATH, sitecustomize and user site out until the restriction holds
+_CHILD = (
+    "import sys; sys.path[:0] = [p for p in sys.argv[1:] if p not in sys.path]; import oneshui.isolation as i; i.main()"
+)
 _LOG_LINE = re.compile(r"\S+ \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)")
-_TOUCHES_A_PATH = ("open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link")
+#: folders below a withheld one of which a file is tried
+_TRIED_FOLDERS = 1000
 
 
 def run_isolated(
-    function: str, arguments: Mapping[str, Any], *, readable: Iterable[str | Path], writable: str | Path,
+    function: str, arguments: Mapping[str, Any], *, readable: Iterable[str | Path], output: str | Path,
     withheld: Iterable[str | Path] = (), modules: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Call ``function(**arguments, isolation=...)`` in a process that can open nothing else.
+    """Call ``function(**arguments, output_path=..., isolation=...)`` in a process that can open nothing else.
 
     Args:
         function: ``module:name``.
-        arguments: JSON-like; what the function gets beside ``isolation``, the name of what held.
+        arguments: JSON-like; what the function gets beside the path to write to and the name of what held.
         readable: files that it may read, beside the Python environment and system libraries.
-        writable: folder that it may write to, and keeps its temporary files in.
+        output: file that it makes.
         withheld: files and folders that must turn out to be closed; they need not exist.
         modules: top-level modules outside the environment whose code it may import.
 
     Raises:
-        IsolationError: a withheld path could still be opened, or the process ended without a word.
+        IsolationError: a withheld path could still be opened, or the process ended without a result.
         OneShuiError: whatever the function raised.
     """
-    folder = Path(writable).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    target = Path(output).resolve()
+    private = target.parent / f".{target.name}.private"
+    shutil.rmtree(private, ignore_errors=True)  # of a job that was killed
+    private.mkdir(parents=True)
     call = {
         "function": function, "arguments": dict(arguments), "readable": [str(Path(p).resolve()) for p in readable],
-        "writable": str(folder), "withheld": [str(Path(p).resolve()) for p in withheld], "modules": list(modules),
+        "private": str(private), "output": str(private / target.name), "withheld": list(_expanded(withheld)),
+        "modules": list(modules), "path": [*sys.path, *_entries("PYTHONPATH")],
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix=".private-", dir=folder) as private:
-        answer = Path(private, "answer.json")
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "oneshui.isolation"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, env={**os.environ, **dict.fromkeys(_CACHES, private)},
-        )  # fmt: skip
-        with child:
-            assert child.stdin is not None and child.stdout is not None
-            child.stdin.write(json.dumps({**call, "answer": str(answer)}))
-            child.stdin.close()
-            for line in child.stdout:
-                told = _LOG_LINE.match(line)
-                level, message = (told[1], told[2]) if told else ("INFO", line.rstrip("\n"))
-                logger.log(logging.getLevelNamesMapping()[level], "%s", message)
-        if child.returncode:
-            raise _error(answer, child.returncode)
+    try:
+        code = _run_child(json.dumps(call), private)
+        if code:
+            raise _error(private / "error.json", code)
+        result = private / target.name
+        if result.is_symlink() or not result.is_file():
+            raise IsolationError(f"the isolated process ended without writing {target.name}; the log above may say why")
+        os.replace(result, target)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
-def _error(answer: Path, code: int) -> OneShuiError:
+def _run_child(call: str, private: Path) -> int:
+    """Run the child to its end, pass its output on to the log, and return its exit status."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-c", _CHILD, str(Path(__file__).resolve().parents[1])], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+        env={**os.environ, **dict.fromkeys(_CACHES, str(private))}, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdin is not None and child.stdout is not None
+    reader = threading.Thread(target=_pass_on, args=(child.stdout,), daemon=True)
+    reader.start()
+    try:
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(call)
+        return child.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # whatever it has started, and itself if we were interrupted
+        child.wait()
+        reader.join()
+        child.stdout.close()
+
+
+def _pass_on(lines: IO[str]) -> None:
+    for line in lines:
+        told = _LOG_LINE.match(line)
+        level, message = (told[1], told[2]) if told else ("INFO", line.rstrip("\n"))
+        logger.log(logging.getLevelNamesMapping()[level], "%s", message)
+
+
+def _error(told: Path, code: int) -> OneShuiError:
     """Return the error that the child left behind."""
     try:
-        told = json.loads(answer.read_text(encoding="utf-8"))
-        kind: type[OneShuiError] = getattr(errors, told["error"])
+        left = json.loads(told.read_text(encoding="utf-8"))
+        kind: type[OneShuiError] = getattr(errors, left["error"])
+        return kind(str(left["message"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return IsolationError(
             f"the isolated process ended with exit status {code} and no message; the log above may say why"
         )
-    return kind(told["message"])
+
+
+def _expanded(paths: Iterable[str | Path]) -> Iterator[str]:
+    """Yield each path and, of the folders below it, one file each: a link may lead to where files are open."""
+    for path in paths:
+        yield os.path.abspath(path)
+        walk = os.walk(path, followlinks=True)
+        for _, (folder, _, files) in zip(range(_TRIED_FOLDERS), walk, strict=False):
+            yield os.path.realpath(folder)
+            yield from (os.path.realpath(os.path.join(folder, name)) for name in files[:1])
+
+
+# --- in the child ----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Restrict this process, then make the call described on standard input."""
+    _die_with_parent()
+    call = json.load(sys.stdin)
+    with log_to(None):
+        try:
+            specs = {name: _find(name, call["path"]) for name in call["modules"]}
+            code = [path for spec in specs.values() for path in _code_of(spec)]
+            held = restrict([*call["readable"], *code], call["private"], call["withheld"])
+            sys.path += [path for path in call["path"] if path not in sys.path]
+            for name, spec in specs.items():
+                sys.modules[name] = module = importlib.util.module_from_spec(spec)
+                assert spec.loader is not None
+                spec.loader.exec_module(module)
+            module_name, _, name = call["function"].partition(":")
+            function = getattr(importlib.import_module(module_name), name)
+            function(**call["arguments"], output_path=call["output"], isolation=held)
+        except OneShuiError as error:
+            known = next(cls for cls in type(error).__mro__ if getattr(errors, cls.__name__, None) is cls)
+            told = {"error": known.__name__, "message": str(error)}
+            Path(call["private"], "error.json").write_text(json.dumps(told), encoding="utf-8")
+            sys.exit(1)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def restrict(readable: Sequence[str], writable: str, withheld: Sequence[str]) -> str:
@@ -98,7 +179,19 @@ def restrict(readable: Sequence[str], writable: str, withheld: Sequence[str]) ->
     Raises:
         IsolationError: a path in ``withheld`` can still be opened, or other threads run already.
     """
-    held = _enforce([*readable, *_environment()], writable)
+    threads = Path("/proc/self/task")
+    if threads.is_dir() and len(list(threads.iterdir())) > 1:
+        raise IsolationError("other threads run already; Landlock would not hold for them. Restrict a process first.")
+    readable = [*readable, *_environment()]
+    if landlock_version():
+        _landlock(readable, writable)
+        held = LANDLOCK
+    else:
+        _audit(readable, writable)
+        held = AUDIT_HOOK
+        logger.warning(
+            "this system has no Landlock (Linux 5.13 or later): the audit hook covers only what Python itself opens"
+        )
     for path in withheld:
         if _opens(path):
             raise IsolationError(
@@ -106,24 +199,7 @@ def restrict(readable: Sequence[str], writable: str, withheld: Sequence[str]) ->
                 "folder that the process needs, such as the Python environment. Move the data elsewhere."
             )
     logger.info("isolated by %s", held)
-    if held == AUDIT_HOOK:
-        logger.warning(
-            "this system has no Landlock (Linux 5.13 or later): the audit hook covers only what Python itself opens"
-        )
     return held
-
-
-def _enforce(readable: Sequence[str], writable: str) -> str:
-    threads = Path("/proc/self/task")
-    if threads.is_dir() and len(list(threads.iterdir())) > 1:
-        raise IsolationError(
-            "other threads run already; Landlock would not hold for them. Restrict a process first of all."
-        )
-    if landlock_version():
-        _landlock(readable, writable)
-        return LANDLOCK
-    _audit(readable, writable)
-    return AUDIT_HOOK
 
 
 def landlock_version() -> int:
@@ -143,59 +219,86 @@ def landlock_version() -> int:
 def _landlock(readable: Sequence[str], writable: str) -> None:
     from landlock import FSAccess, Ruleset
 
-    everything, files = FSAccess.all(), FSAccess.all_file()
+    everything, of_files = FSAccess.all(), FSAccess.all_file()
     read = FSAccess.READ_FILE | FSAccess.READ_DIR | FSAccess.EXECUTE
     ruleset = Ruleset()
     for path in {*readable}:
         if os.path.exists(path):
-            ruleset.allow(path, rules=read if os.path.isdir(path) else read & files)
-    for path in (writable, *_DEVICES):
-        if os.path.isdir(path):
-            ruleset.allow(path, rules=everything & ~(FSAccess.MAKE_BLOCK | FSAccess.MAKE_CHAR))
+            listed = path.endswith("/.")  # a folder whose names may be listed, not its files read
+            rules = FSAccess.READ_DIR if listed else read
+            ruleset.allow(path, rules=rules if os.path.isdir(path) else rules & of_files)
+    for path in (writable, *_writable_elsewhere()):
+        rules = everything & ~(FSAccess.MAKE_BLOCK | FSAccess.MAKE_CHAR)
+        ruleset.allow(path, rules=rules if os.path.isdir(path) else rules & of_files)
     ruleset.apply()
 
 
-def _audit(readable: Sequence[str], writable: str) -> None:
-    may_read = tuple(os.path.realpath(path) for path in (*readable, writable, *_DEVICES))
-    may_write = tuple(os.path.realpath(path) for path in (writable, *_DEVICES))
-    real, flags_of_writing = os.path.realpath, os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+def _writable_elsewhere() -> list[str]:
+    devices = [str(path) for pattern in _DEVICES for path in Path("/dev").glob(pattern) if not path.is_dir()]
+    own = os.path.realpath("/proc/self")  # CUDA names its threads there
+    return [*devices, *([own] if os.path.isdir(own) else [])]
 
-    def inside(path: str, roots: tuple[str, ...]) -> bool:
-        return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
+
+def _audit(readable: Sequence[str], writable: str) -> None:
+    """Refuse in a hook that no Python code can remove. All that it uses is bound here, where nothing can replace it."""
+    real, decode = os.path.realpath, os.fsdecode
+    files = tuple(path for path in readable if not path.endswith("/."))
+    may_list = tuple(real(path) for path in readable if path.endswith("/."))
+    may_write = tuple(real(path) for path in (writable, *_writable_elsewhere()))
+    may_read = tuple(real(path) for path in files) + may_write
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    programs = frozenset(("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty",
+                          "pty.spawn", "os.chdir", "os.fchdir"))  # fmt: skip
+    changes = frozenset(("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+                         "os.chmod", "os.chown", "sqlite3.connect"))  # fmt: skip
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in _STARTS_A_PROGRAM:
-            raise PermissionError(f"{event}: an unlearning process may not start another")
-        if event not in _TOUCHES_A_PATH or args[0] is None or isinstance(args[0], int):
+        if event in programs:
+            raise PermissionError(f"{event} is refused to an unlearning process")
+        listing = event in ("os.listdir", "os.scandir")
+        if not (event == "open" or listing or event in changes):
             return
-        reads = event in ("os.listdir", "os.scandir") or (event == "open" and not (args[2] or 0) & flags_of_writing)
-        path = real(os.fsdecode(args[0]))
-        if not inside(path, may_read if reads else may_write):
-            raise PermissionError(13, "refused: not among the files that unlearning may open", path)
+        reads = listing or (event == "open" and not (args[2] or 0) & writing)
+        roots = may_read if reads else may_write
+        for path in args[:2] if event in ("os.rename", "os.link", "os.symlink") else args[:1]:
+            if not isinstance(path, str | bytes):
+                continue  # a number of an open file, or nothing
+            name = decode(path)
+            place = real(name)
+            good = any(place == root or place.startswith(root.rstrip("/") + "/") for root in roots)
+            if ".." in name.split("/") or not (good or (listing and place in may_list)):
+                raise PermissionError(13, "refused: not among the files that unlearning may open", place)
 
     sys.addaudithook(hook)
 
 
 def _environment() -> list[str]:
     """Return where Python, its packages, oneshui itself and shared libraries lie."""
-    libraries = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
+    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     own = str(Path(__file__).resolve().parent)
-    paths = [sys.prefix, sys.base_prefix, *site.getsitepackages(), site.getusersitepackages(), own, *libraries]
-    return [*paths, *_SYSTEM]
+    places = [sys.prefix, sys.base_prefix, *site.getsitepackages(), site.getusersitepackages(), *packages]
+    return [*places, own, *_entries("LD_LIBRARY_PATH"), *_SYSTEM]
 
 
-def _find(name: str) -> importlib.machinery.ModuleSpec:
+def _entries(variable: str) -> list[str]:
+    return [path for path in os.environ.get(variable, "").split(os.pathsep) if path]
+
+
+def _find(name: str, path: list[str]) -> importlib.machinery.ModuleSpec:
     """Return the spec of a top-level module without running its code."""
-    spec = importlib.util.find_spec(name)
+    spec = importlib.machinery.PathFinder.find_spec(name, path)
     if spec is None or (spec.origin is None and not spec.submodule_search_locations):
-        raise errors.ConfigError(f"there is no module {name!r}. Add its folder to PYTHONPATH.")
+        raise ConfigError(f"there is no module {name!r}. Add its folder to PYTHONPATH.")
     return spec
 
 
 def _code_of(spec: importlib.machinery.ModuleSpec) -> list[str]:
-    """Return the folders of a package, or the file of a module."""
+    """Return the folders of a package; or a module's file with the other Python files beside it."""
     folders = list(spec.submodule_search_locations or [])
-    return folders or [str(spec.origin)]
+    if folders:
+        return folders
+    beside = Path(str(spec.origin)).resolve().parent
+    return [f"{beside}/.", *map(str, beside.glob("*.py"))]
 
 
 def _opens(path: str) -> bool:
@@ -204,27 +307,3 @@ def _opens(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def main() -> None:
-    """Restrict this process, then make the call described on standard input."""
-    call = json.load(sys.stdin)
-    with log_to(None):
-        try:
-            specs = {name: _find(name) for name in call["modules"]}
-            code = [path for spec in specs.values() for path in _code_of(spec)]
-            held = restrict([*call["readable"], *code], call["writable"], call["withheld"])
-            for name, spec in specs.items():
-                sys.modules[name] = module = importlib.util.module_from_spec(spec)
-                assert spec.loader is not None
-                spec.loader.exec_module(module)
-            module_name, _, name = call["function"].partition(":")
-            getattr(importlib.import_module(module_name), name)(**call["arguments"], isolation=held)
-        except OneShuiError as error:
-            told = {"error": type(error).__name__, "message": str(error)}
-            Path(call["answer"]).write_text(json.dumps(told), encoding="utf-8")
-            sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

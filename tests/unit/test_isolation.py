@@ -5,12 +5,15 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 
-from oneshui.errors import ConfigError, DataError, IsolationError
+from oneshui.errors import ArtefactError, ConfigError, DataError, IsolationError
 from oneshui.isolation import AUDIT_HOOK, LANDLOCK, landlock_version, run_isolated
 
 needs_landlock = pytest.mark.skipif(not landlock_version(), reason="the kernel has no Landlock (Linux 5.13 or later)")
@@ -52,18 +55,19 @@ class Sandbox:
         self.secret, self.given = folder / "data/face.png", folder / "request.txt"
         self.secret.write_bytes(b"a face of somebody")
         self.given.write_text("a photo")
+        self.output = folder / "out/answer.json"
 
     def write(self, body: str, name: str = "guest") -> None:
         (self.folder / "code" / f"{name}.py").write_text(body)
 
     def run(self, function: str = "guest:go", **options: Any) -> None:
         run_isolated(
-            function, {"path": str(self.secret), "given": str(self.given), "out": str(self.folder / "out")},
-            readable=[self.given], writable=self.folder / "out", modules=["guest"], **options,
+            function, {"path": str(self.secret), "given": str(self.given)}, readable=[self.given],
+            output=self.output, modules=["guest"], **options,
         )  # fmt: skip
 
     def answer(self) -> Any:
-        return json.loads((self.folder / "out/answer.json").read_text())
+        return json.loads(self.output.read_text())
 
 
 @pytest.fixture
@@ -84,15 +88,15 @@ def attempts_module() -> str:
         + """
 import json, os, re
 
-def go(path, given, out, isolation):
+def go(path, given, output_path, isolation):
     told = {"isolation": isolation, "given": open(given).read()}
     for name, function in zip(NAMES, FUNCTIONS):
         try:
-            told[name] = "opened: " + repr(function(path, out))[:80]
+            told[name] = "opened: " + repr(function(path, os.path.dirname(output_path)))[:80]
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
             told[name] = "refused" if re.search(REFUSALS, words) else words
-    with open(out + "/answer.json", "w") as file:
+    with open(output_path, "w") as file:
         json.dump(told, file)
 
 """
@@ -116,7 +120,7 @@ def test_every_attempt_succeeds_without_isolation(sandbox: Sandbox) -> None:
     """Else the test above would show nothing."""
     sandbox.write(attempts_module())
     call = "import sys, guest; guest.go(*sys.argv[1:], isolation='none')"
-    arguments = [str(sandbox.secret), str(sandbox.given), str(sandbox.folder / "out")]
+    arguments = [str(sandbox.secret), str(sandbox.given), str(sandbox.output)]
     subprocess.run([sys.executable, "-c", call, *arguments], check=True, capture_output=True)
     answer = sandbox.answer()
     assert "refused" not in answer.values()
@@ -128,12 +132,12 @@ def test_without_landlock_an_audit_hook_refuses_what_python_opens(sandbox: Sandb
 import sys
 from oneshui import isolation
 isolation.landlock_version = lambda: 0
-path, given, out = sys.argv[1:]
-held = isolation.restrict([given, {str(sandbox.folder / "code")!r}], out, [path])
+path, given, output = sys.argv[1:]
+held = isolation.restrict([given, {str(sandbox.folder / "code")!r}], {str(sandbox.folder / "out")!r}, [path])
 import guest
-guest.go(path, given, out, held)
+guest.go(path, given, output, held)
 """
-    arguments = [str(sandbox.secret), str(sandbox.given), str(sandbox.folder / "out")]
+    arguments = [str(sandbox.secret), str(sandbox.given), str(sandbox.output)]
     done = subprocess.run([sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = sandbox.answer()
@@ -144,12 +148,12 @@ guest.go(path, given, out, held)
 
 def test_torch_computes_and_files_are_written_in_isolation(sandbox: Sandbox) -> None:
     sandbox.write("""
-def go(path, given, out, isolation):
+def go(path, given, output_path, isolation):
     import json, tempfile, torch, timm
     value = float(torch.nn.functional.conv2d(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 3, 3)).sum())
     with tempfile.TemporaryFile() as file:
         file.write(b"scratch")
-    json.dump({"value": value, "temporary": tempfile.gettempdir()}, open(out + "/answer.json", "w"))
+    json.dump({"value": value, "temporary": tempfile.gettempdir()}, open(output_path, "w"))
 """)
     sandbox.run()
     answer = sandbox.answer()
@@ -158,17 +162,41 @@ def go(path, given, out, isolation):
     assert [path.name for path in (sandbox.folder / "out").iterdir()] == ["answer.json"]  # scratch files are gone
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_computes_in_isolation(sandbox: Sandbox) -> None:
+    sandbox.write("""
+def go(path, given, output_path, isolation):
+    import json, torch
+    layer = torch.nn.Conv2d(3, 4, 3).cuda()
+    layer(torch.ones(2, 3, 8, 8, device="cuda")).sum().backward()
+    value = float(torch.linalg.eigh(torch.eye(5, device="cuda", dtype=torch.float64))[0].sum())
+    json.dump({"value": value, "gradient": layer.weight.grad.isfinite().all().item()}, open(output_path, "w"))
+""")
+    sandbox.run()
+    assert sandbox.answer() == {"value": 5.0, "gradient": True}
+
+
 def test_only_the_output_folder_can_be_written_to(sandbox: Sandbox) -> None:
     sandbox.write("""
-def go(path, given, out, isolation):
-    for target in (given, path, path + ".new", "/tmp/oneshui-test-escape"):
+def go(path, given, output_path, isolation):
+    import os
+    beside = os.path.dirname(os.path.dirname(output_path)) + "/ssd.safetensors"
+    for target in (given, path, path + ".new", "/tmp/oneshui-test-escape", "/dev/shm/oneshui-test-escape", beside):
         try:
             open(target, "w")
         except PermissionError:
             continue
         raise RuntimeError(f"{target} was opened for writing")
+    try:
+        open(beside)
+    except PermissionError:
+        open(output_path, "w")
 """)
+    other = sandbox.folder / "out/ssd.safetensors"
+    other.write_text("the model of another method")
     sandbox.run()
+    assert other.read_text() == "the model of another method"
     assert sandbox.given.read_text() == "a photo"
 
 
@@ -197,6 +225,11 @@ def go(**_):
 
 
 def test_a_process_that_dies_is_an_error(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    sandbox.write("import os\n\ndef go(**_):\n    os._exit(0)\n")
+    sandbox.output.write_text("of an earlier run")
+    with pytest.raises(IsolationError, match=r"ended without writing answer\.json"):
+        sandbox.run()
+    assert sandbox.output.read_text() == "of an earlier run"
     sandbox.write("import os\n\ndef go(**_):\n    os._exit(7)\n")
     with pytest.raises(IsolationError, match="exit status 7"):
         sandbox.run()
@@ -214,11 +247,100 @@ try:
 except PermissionError:
     TOLD = "refused"
 
-def go(path, given, out, isolation):
-    open(out + "/answer.json", "w").write('"' + TOLD + '"')
+def go(path, given, output_path, isolation):
+    open(output_path, "w").write('"' + TOLD + '"')
 """)
     sandbox.run()
     assert sandbox.answer() == "refused"
+
+
+def test_code_on_the_path_of_the_user_does_not_run_before_the_restriction(sandbox: Sandbox) -> None:
+    sandbox.write(
+        "def go(path, given, output_path, isolation):\n    open(output_path, 'w').write('\"' + isolation + '\"')\n"
+    )
+    for name in ("sitecustomize", "landlock", "json"):
+        sandbox.write(f"raise SystemExit('{name} of the user was imported')\n", name)
+    sandbox.run()
+    assert sandbox.answer() == (LANDLOCK if landlock_version() else AUDIT_HOOK)
+
+
+def test_a_helper_module_beside_the_module_can_be_imported(sandbox: Sandbox) -> None:
+    sandbox.write("VALUE = 7\n", "helping")
+    sandbox.write("""
+def go(path, given, output_path, isolation):
+    import helping
+    open(output_path, "w").write(str(helping.VALUE))
+""")
+    sandbox.run()
+    assert sandbox.answer() == 7
+
+
+def test_a_link_out_of_the_withheld_folder_is_noticed(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.write("def go(**_):\n    raise RuntimeError('must not run')\n")
+    inside = Path(sys.prefix) / "lib"
+    (tmp_path / "data/faces").symlink_to(inside)
+    with pytest.raises(IsolationError, match="could be opened"):
+        sandbox.run(withheld=[tmp_path / "data"])
+
+
+def test_a_subclass_of_our_errors_is_raised_as_its_base_and_odd_output_is_taken(sandbox: Sandbox) -> None:
+    sandbox.write("""
+import sys
+from oneshui.errors import ArtefactError
+
+class Mine(ArtefactError):
+    pass
+
+def go(**_):
+    sys.stdout.buffer.write(bytes([255, 10]) * 100_000)
+    raise Mine("too small")
+""")
+    with pytest.raises(ArtefactError, match="too small"):
+        sandbox.run()
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or dead and not yet collected, within ten seconds."""
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_programs_that_the_function_leaves_behind_end_with_it(sandbox: Sandbox) -> None:
+    sandbox.write("""
+import subprocess
+
+def go(path, given, output_path, isolation):
+    left = subprocess.Popen(["sleep", "600"])
+    open(output_path, "w").write(str(left.pid))
+""")
+    sandbox.run()
+    assert ended(sandbox.answer())
+
+
+def test_the_process_ends_with_the_one_that_started_it(sandbox: Sandbox) -> None:
+    sandbox.write("""
+import os, time
+
+def go(path, given, output_path, isolation):
+    print(f"child {os.getpid()}", flush=True)
+    time.sleep(600)
+""")
+    call = f"""
+import logging, sys
+from oneshui.isolation import run_isolated
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+run_isolated("guest:go", dict(path="", given=""), readable=[], output={str(sandbox.output)!r}, modules=["guest"])
+"""
+    with subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = next(int(line.split("child ")[1]) for line in parent.stdout if "child " in line)
+        assert psutil.pid_exists(child)
+        parent.kill()
+        parent.wait()
+    assert ended(child)
 
 
 def test_a_module_that_does_not_exist_is_an_error(sandbox: Sandbox) -> None:

@@ -40,7 +40,6 @@ import dataclasses, numpy
 @dataclasses.dataclass(frozen=True)
 class Peeking:
     path: str
-    artefact_fields = ()
 
     def precompute(self, model, train, val, *, seed):
         return None

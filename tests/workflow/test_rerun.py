@@ -45,10 +45,19 @@ def test_table_option_reruns_tables_and_their_figures_only(snakemake: Run, copie
 
 def test_method_parameter_reruns_that_method_only(snakemake: Run, copied: Path) -> None:
     config = toy_config()
-    config["methods"]["ssd"]["params"]["selection"] = 5.0
+    config["methods"]["ssd"]["params"]["fisher"] = "batch"
     plan = planned(copied, config)
     assert plan["precompute_artefact"] == plan["unlearn"] == plan["score_unlearned"] == plan["measure_unlearned"] == 1
     assert not {"train_pretrain", "train_retrain", "score_pretrain", "measure_retrain"} & set(plan)
+
+
+def test_parameter_of_unlearning_alone_keeps_the_artefact(copied: Path) -> None:
+    """So it can be changed after the data is gone."""
+    config = toy_config()
+    config["methods"]["pgu"]["params"]["lr"] = 0.02
+    plan = planned(copied, config)
+    assert plan["unlearn"] == plan["score_unlearned"] == 1
+    assert "precompute_artefact" not in plan
 
 
 def test_training_parameter_is_refused_and_models_stay(snakemake: Run, copied: Path) -> None:

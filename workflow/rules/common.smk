@@ -6,10 +6,10 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from oneshui.config import changed_keys, check_grid, grid_points, method_spec
+from oneshui.config import changed_keys, check_grid, grid_points, method_spec, raw_path
 from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
-from oneshui.methods import METHODS, needs_of
+from oneshui.methods import METHODS, artefact_spec, needs_of
 from oneshui.schemas import read_meta
 
 validate(config, "../schemas/config.schema.yaml")
@@ -42,10 +42,7 @@ def that_need(*needs):
 
 def raw_folder(wildcards):
     """The folder of raw images: the user's, or the one that render_faces fills."""
-    entry = config["datasets"][wildcards.dataset]
-    if "synthetic" in entry:
-        return f"results/raw/{wildcards.dataset}"
-    return os.path.join(config["data_root"], entry["folder"])
+    return raw_path(config, wildcards.dataset)
 
 
 def refuse_stale_index(wildcards):
@@ -141,6 +138,11 @@ def spec_of_method(wildcards):
     return method_spec(
         config["methods"], wildcards.method, wildcards.dataset, int(wildcards.n)
     )
+
+
+def spec_of_artefact(wildcards):
+    """The hyper-parameters that what a method keeps depends on."""
+    return artefact_spec(spec_of_method(wildcards))
 
 
 def artefact_of(wildcards):

@@ -28,7 +28,8 @@ rule precompute_artefact:
         mem_mb=16000,
         runtime=480,
     params:
-        spec=spec_of_method,
+        # the others are read in the script: they change nothing in the artefact
+        depends_on=spec_of_artefact,
     script:
         "../scripts/precompute_artefact.py"
 

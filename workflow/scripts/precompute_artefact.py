@@ -1,5 +1,6 @@
 from typing import TYPE_CHECKING
 
+from oneshui.config import method_spec
 from oneshui.devices import choose_device
 from oneshui.log import log_to
 from oneshui.stages.artefact import precompute_artefact
@@ -18,6 +19,11 @@ with log_to(snakemake.log[0]):
         dataset=snakemake.wildcards.dataset,
         n=int(snakemake.wildcards.n),
         seed=int(snakemake.wildcards.seed),
-        spec=snakemake.params.spec,
+        spec=method_spec(
+            snakemake.config["methods"],
+            snakemake.wildcards.method,
+            snakemake.wildcards.dataset,
+            int(snakemake.wildcards.n),
+        ),
         device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
     )

@@ -1,5 +1,6 @@
 from typing import TYPE_CHECKING
 
+from oneshui.config import training_data_paths
 from oneshui.log import log_to
 from oneshui.stages.unlearn import unlearn
 
@@ -21,5 +22,5 @@ with log_to(snakemake.log[0]):
         gpus=snakemake.resources.gpu,
         threads=snakemake.threads,
         # not a param: a moved data folder must not unlearn anew
-        withheld=[snakemake.config["data_root"], "results/raw", "results/data", "results/splits"],
+        withheld=training_data_paths(snakemake.config),
     )

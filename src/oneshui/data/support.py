@@ -14,11 +14,22 @@ from oneshui.schemas import REQUEST, read_table
 from oneshui.tasks import Task
 
 
-def read_request(path: str | Path, task: Task, input_spec: InputSpec, device: torch.device) -> dict[str, Any]:
+def read_request(
+    path: str | Path, task: Task, input_spec: InputSpec, device: torch.device, *, stored_px: list[int] | None
+) -> dict[str, Any]:
     """Return images, labels, identities and task of a request, ready for a model's input.
 
+    Args:
+        path: a REQUEST table.
+        task: of the model.
+        input_spec: of the model.
+        device: where the tensors go.
+        stored_px: height and width of the images that the model was trained on, before they become its input; None
+            takes photos of any size.
+
     Raises:
-        DataError: the request is empty, an image cannot be decoded, or its classes are not the model's.
+        DataError: the request is empty, an image cannot be decoded or has another size, or its classes are not the
+            model's.
     """
     frame, meta = read_table(path, REQUEST)
     asked = Task.from_meta(meta)
@@ -30,6 +41,13 @@ def read_request(path: str | Path, task: Task, input_spec: InputSpec, device: to
     if frame.empty:
         raise DataError(f"{path} holds no photo: there is nobody to forget. Export a request with n >= 1.")
     photos = [_decode(data, path, row).to(device) for row, data in enumerate(frame["image"])]
+    for row, photo in enumerate(photos):
+        if stored_px is not None and list(photo.shape[1:]) != list(stored_px):
+            raise DataError(
+                f"{path}, row {row}: the photo has {photo.shape[1]} x {photo.shape[2]} px (height x width), the model "
+                f"was trained on images of {stored_px[0]} x {stored_px[1]} px. Export the request from the model's own "
+                "dataset, or resize the photo."
+            )
     return {
         "images": torch.cat([input_spec.prepare(photo[None]) for photo in photos]),
         "labels": task.label_tensor(np.array(frame["label"].to_list())).to(device),

@@ -14,20 +14,31 @@ NEEDS = ("artefact", "nothing", "data")
 
 @dataclass(frozen=True)
 class Kind:
-    """Where a kind of method lives, ``module:Class``, and what it needs."""
+    """What the workflow must know of a kind of method without importing it.
+
+    Attributes:
+        target: where it lives, ``module:Class``.
+        needs: one of ``NEEDS``.
+        artefact_params: hyper-parameters that its artefact depends on; the others change without a new one.
+    """
 
     target: str
     needs: str
+    artefact_params: tuple[str, ...] = ()
 
 
+_META_LOSS = (
+    "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss", "terms",
+    "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
+)  # fmt: skip
 #: kind in the config -> frozen dataclass of hyper-parameters
 METHODS: dict[str, Kind] = {
     "bad_teacher": Kind("oneshui.methods.bad_teacher:BadTeacher", "data"),
     "jit": Kind("oneshui.methods.jit:JiT", "nothing"),
-    "metaunlearn": Kind("oneshui.methods.metaunlearn:MetaUnlearn", "artefact"),
+    "metaunlearn": Kind("oneshui.methods.metaunlearn:MetaUnlearn", "artefact", _META_LOSS),
     "pgu": Kind("oneshui.methods.pgu:PGU", "artefact"),
     "scrub": Kind("oneshui.methods.scrub:SCRUB", "data"),
-    "ssd": Kind("oneshui.methods.ssd:SSD", "artefact"),
+    "ssd": Kind("oneshui.methods.ssd:SSD", "artefact", ("fisher", "batch_size")),
 }
 
 
@@ -45,6 +56,14 @@ def needs_of(entry: Mapping[str, Any]) -> str:
     if entry.get("needs") not in NEEDS:
         raise ConfigError(f"method kind {kind!r} must say what it needs, one of: {', '.join(NEEDS)}")
     return str(entry["needs"])
+
+
+def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a method's spec that its artefact depends on; for a kind of your own that is all of it."""
+    if spec["kind"] not in METHODS:
+        return dict(spec)
+    kept = ("kind", "revision", *METHODS[spec["kind"]].artefact_params)
+    return {key: value for key, value in spec.items() if key in kept}
 
 
 def make_method(spec: Mapping[str, Any]) -> Any:

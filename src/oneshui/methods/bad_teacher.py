@@ -56,7 +56,7 @@ class BadTeacher:
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
     ) -> Unlearned:
         """Return the student. Cost: ``epochs`` trainings over D_f and D_r, and a pass of each teacher beside."""
-        competent, student = model.eval(), copy.deepcopy(model).train()
+        competent, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
         ignorant = rebuild(seed_of("bad-teacher", seed)).eval()
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("bad-teacher-batches", seed))

@@ -7,7 +7,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,9 +166,6 @@ class UnlearningMethod(Protocol):
 
     Methods are frozen dataclasses of their hyper-parameters. ``seed`` feeds the method's own generators.
     """
-
-    #: hyper-parameters that the artefact depends on; the others may change without a new one
-    artefact_fields: ClassVar[tuple[str, ...]]
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
         """Return what must be kept from the training data; ``train`` is D_tr, without any support image."""

@@ -1,8 +1,8 @@
 """JiT: make the model's answer to a support photo insensitive to noise (Foster et al. 2024)."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,6 @@ class JiT:
     n_samples: int
     batch_size: int
 
-    artefact_fields: ClassVar[tuple[str, ...]] = ()
-
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.noise_std > 0):
             raise ConfigError(f"jit: lr = {self.lr} and noise_std = {self.noise_std} must be > 0")
@@ -53,18 +51,19 @@ class JiT:
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
         slopes = []
         for images in support.images.split(self.batch_size):
-            noise = torch.randn((self.n_samples, *images.shape), generator=generator).to(images.device)
+            copies = range(self.n_samples)  # drawn one by one: 25 copies of 50 large photos are a gigabyte
+            noise = (torch.randn(images.shape, generator=generator).to(images.device) for _ in copies)
             slopes.append(self.step(result, images, noise))
         step = relative_change(parameters_of(model), parameters_of(result))
         return Unlearned(result, {"relative_step": step, "slope": sum(slopes) / len(slopes)})
 
-    def step(self, model: nn.Module, images: Tensor, noise: Tensor) -> float:
+    def step(self, model: nn.Module, images: Tensor, noise: Iterable[Tensor]) -> float:
         """Take one step in place and return the loss before it.
 
         Args:
             model: in evaluation mode.
             images: (B, 3, px, px).
-            noise: (K, B, 3, px, px) standard normal.
+            noise: ``n_samples`` tensors like ``images``, standard normal.
         """
         answer = model(images)
         low, high = images.min(), images.max()
@@ -74,7 +73,7 @@ class JiT:
             with torch.no_grad():
                 there = model(noisy)
             moved = (images - noisy).flatten(1).norm(dim=1).clamp(min=1e-12)  # a photo of one colour cannot move
-            loss = loss + ((answer - there).norm(dim=1) / moved).sum() / len(noise)
+            loss = loss + ((answer - there).norm(dim=1) / moved).sum() / self.n_samples
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():

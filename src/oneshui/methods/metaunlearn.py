@@ -13,7 +13,7 @@ with the request.
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,11 +103,6 @@ class MetaUnlearn:
     val_gradient: bool
     frozen: tuple[str, ...]
     jvp: str
-
-    artefact_fields: ClassVar[tuple[str, ...]] = (
-        "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss", "terms",
-        "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("inner_lr", "lr"):

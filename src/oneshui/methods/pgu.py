@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,6 @@ class PGU:
     spectrum: str
     batch_size: int
     micro_batch: int
-
-    artefact_fields: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and 0 < self.gamma < 1 and self.entropy_weight >= 0):
@@ -170,11 +168,15 @@ def _watching(model: nn.Module, add: Callable[[str, Tensor], None]) -> Iterator[
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda layer, args: add(name, _rows(layer, args[0]))
 
-    hooks = [
-        layer.register_forward_pre_hook(hook_of(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    for name, layer in layers.items():
+        plain = type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
+        if not plain or isinstance(getattr(layer, "padding", 0), str):
+            raise ConfigError(
+                f"pgu: layer {name} ({type(layer).__name__}) pads its input or changes its weight in a way of its own, "
+                "so its inputs cannot be read off. Choose a model of plain linear and convolutional layers."
+            )
+    hooks = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]
     try:
         yield
     finally:
@@ -187,8 +189,6 @@ def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.reshape(1, -1, inputs.shape[-1])
     assert isinstance(layer, nn.Conv2d)
     padding: Any = layer.padding
-    if isinstance(padding, str):
-        raise ConfigError(f"pgu cannot read the inputs of a convolution with padding {padding!r}; choose another model")
     patches = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)  # (B, C kh kw, places)
     batch, _, places = patches.shape
     grouped = patches.reshape(batch, layer.groups, -1, places)

@@ -73,7 +73,7 @@ class SCRUB:
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
     ) -> Unlearned:
         """Return the student. Cost: ``epochs`` training passes over D_r, ``forget_epochs`` over D_f."""
-        teacher, student = model.eval(), copy.deepcopy(model).train()
+        teacher, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("scrub-batches", seed))
         scale = self.temperature**2

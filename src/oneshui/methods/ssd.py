@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +38,6 @@ class SSD:
     fisher: str
     batch_size: int
     micro_batch: int
-
-    artefact_fields: ClassVar[tuple[str, ...]] = ("fisher", "batch_size")
 
     def __post_init__(self) -> None:
         if not (self.selection > 0 and self.dampening > 0):

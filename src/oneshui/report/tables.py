@@ -317,7 +317,7 @@ def _note(block: pd.DataFrame, expected: int) -> str:
         f"n_seeds = {expected}{fewer}{spread}. ToW (tug of war): closeness to the retrained model on retain, forget "
         f"and test images, 100 is best. vs doing nothing: ToW minus that of the pretrained model{interval}. Bold: "
         "the best ToW among methods that do not need the data. Prepare (before the data is deleted) and Unlearn: mean "
-        "time and peak memory, of the GPU or else of the whole process."
+        "time and peak memory beyond the loaded model and data."
     )
 
 

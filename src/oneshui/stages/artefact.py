@@ -8,7 +8,7 @@ import torch
 
 from oneshui.devices import Cost
 from oneshui.errors import ConfigError
-from oneshui.methods import make_method
+from oneshui.methods import artefact_spec, make_method
 from oneshui.methods.base import UnlearningMethod
 from oneshui.models import load_model
 from oneshui.seeds import seed_of
@@ -36,11 +36,7 @@ def precompute_artefact(
     if artefact is None:
         raise ConfigError(f"method {method} keeps no artefact; unlearn it directly")
     header = {
-        "method": method,
-        "spec": dict(spec),
-        "model": checkpoint.sha256,
-        "dataset": dataset,
-        "n": n,
-        "seed": seed,
-    }
-    artefact.save(output_path, {**header, **cost.metadata()})
+        "method": method, "spec": artefact_spec(spec), "model": checkpoint.sha256, "dataset": dataset, "n": n,
+        "seed": seed, **cost.metadata(),
+    }  # fmt: skip
+    artefact.save(output_path, header)

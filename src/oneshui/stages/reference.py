@@ -38,7 +38,7 @@ def unlearn_with_data(
     metadata = {
         "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
         "health": result.health, "isolation": "none", **cost.metadata(), "model": checkpoint.sha256,
-        "splits": run.splits_id,
+        "splits": run.splits_id, "stored_px": list(run.everything.pixels.shape[-2:]),
     }  # fmt: skip
     save_model(output_path, result.model, checkpoint.spec, metadata)
 

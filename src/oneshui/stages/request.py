@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from oneshui.config import changed_keys
 from oneshui.data.support import read_request
 from oneshui.devices import Cost, choose_device
 from oneshui.errors import ArtefactError, DataError
 from oneshui.files import sha256_file
-from oneshui.methods import make_method
+from oneshui.methods import artefact_spec, make_method
 from oneshui.methods.base import Artefact, Support, UnlearningMethod
 from oneshui.models import Checkpoint, load_model, save_model
 from oneshui.schemas import read_meta
@@ -30,7 +31,11 @@ def serve_request(
     unlearner: UnlearningMethod = make_method(spec)
     device = choose_device(gpus=gpus, threads=threads)
     checkpoint = load_model(model_path, device)
-    support = Support(**read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device))
+    stored_px = _stored_px(checkpoint)
+    photos = read_request(
+        request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px
+    )  # fmt: skip
+    support = Support(**photos)
     asked = read_meta(request_path).get("splits")
     if asked is not None and asked != checkpoint.metadata.get("splits"):
         raise DataError(
@@ -41,7 +46,7 @@ def serve_request(
     header: dict[str, Any] = {}
     if artefact_path is not None:
         artefact, header = Artefact.load(artefact_path, device)
-        _check_artefact(artefact_path, header, checkpoint, model_path, spec, unlearner.artefact_fields)
+        _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     with Cost(device) as cost:
         result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
     metadata = {
@@ -49,24 +54,31 @@ def serve_request(
         "health": result.health, "isolation": isolation, **cost.metadata(),
         **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
+        "stored_px": stored_px,
     }  # fmt: skip
     save_model(output_path, result.model, checkpoint.spec, metadata)
 
 
+def _stored_px(checkpoint: Checkpoint) -> list[int] | None:
+    """Return the size of the images that the model was trained on; an unlearned model remembers it."""
+    trained: Mapping[str, Any] = checkpoint.metadata.get("spec", {}).get("dataset", {})
+    known: list[int] | None = checkpoint.metadata.get("stored_px") or trained.get("stored_px")
+    return known
+
+
 def _check_artefact(
     path: str | Path, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: str | Path,
-    spec: Mapping[str, Any], depends_on: tuple[str, ...],
+    spec: Mapping[str, Any],
 ) -> None:  # fmt: skip
     if header.get("model") != checkpoint.sha256:
         raise ArtefactError(
             f"{path} was made for another model than {model_path}. Run precompute_artefact for this one."
         )
-    made = header.get("spec", {})
+    made, wanted = header.get("spec", {}), artefact_spec(spec)
     if made.get("kind") != spec["kind"]:
         raise ArtefactError(
             f"{path} is an artefact of {made.get('kind')}, not of {spec['kind']}. Precompute the right one."
         )
-    changed = [name for name in depends_on if made.get(name) != spec[name]]
-    if changed:
-        differences = ", ".join(f"{name}: {made.get(name)} -> {spec[name]}" for name in changed)
-        raise ArtefactError(f"{path} was made with other hyper-parameters ({differences}). Precompute it again.")
+    changes = changed_keys(made, wanted)
+    if changes:
+        raise ArtefactError(f"{path} was made with other hyper-parameters ({'; '.join(changes)}). Precompute it again.")

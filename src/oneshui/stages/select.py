@@ -18,7 +18,7 @@ from oneshui.data.images import ImageSet
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.log import logger
-from oneshui.methods import make_method, needs_of
+from oneshui.methods import artefact_spec, make_method, needs_of
 from oneshui.methods.base import Artefact, Support, Unlearned
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
@@ -102,7 +102,7 @@ class _Candidates:
             rebuild = rebuilder(self.checkpoint.spec, self.device)
             result: Unlearned = method.unlearn(model, trial.forget, trial.retain, seed=0, rebuild=rebuild)
             return result.model
-        key = repr([getattr(method, name) for name in method.artefact_fields])
+        key = repr(artefact_spec(spec))
         if key not in self.artefacts:
             self.artefacts[key] = method.precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
         result = method.unlearn(model, trial.support, self.artefacts[key], seed=0)

@@ -34,11 +34,11 @@ def unlearn(
     own = [] if spec["kind"] in METHODS else [str(spec["kind"]).partition(":")[0].partition(".")[0]]
     arguments = {
         "model_path": str(model_path), "request_path": str(request_path),
-        "artefact_path": str(artefact_path) if artefact_path else None, "output_path": str(output_path),
+        "artefact_path": str(artefact_path) if artefact_path else None,
         "method": method, "origin": origin, "dataset": dataset, "n": n, "seed": seed, "spec": dict(spec),
         "gpus": gpus, "threads": threads,
     }  # fmt: skip
     run_isolated(
-        "oneshui.stages.request:serve_request", arguments, readable=inputs, writable=Path(output_path).parent,
-        withheld=withheld, modules=own,
+        "oneshui.stages.request:serve_request", arguments, readable=inputs, output=output_path, withheld=withheld,
+        modules=own,
     )  # fmt: skip

@@ -88,7 +88,7 @@ def test_request_for_more_than_are_ranked_is_an_error(n: int) -> None:
 )
 def test_round_trip_is_pixel_identical(tmp_path: Path, task: Task, labels: list[Any]) -> None:
     square = InputSpec(6, 0.0, 1 / 255)
-    support = read_request(write_request(tmp_path / "r.parquet", task), task, square, CPU)
+    support = read_request(write_request(tmp_path / "r.parquet", task), task, square, CPU, stored_px=None)
     assert support["images"].shape == (3, 3, 6, 6) and support["images"].dtype == torch.float32
     assert support["labels"].dtype == torch.int64 and support["labels"].tolist() == labels
     assert support["identities"].tolist() == [6, 7, 5]
@@ -100,7 +100,9 @@ def test_photos_of_the_inputs_size_are_not_resampled(tmp_path: Path) -> None:
     image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
-    support = read_request(write_request(tmp_path / "r.parquet", image=buffer.getvalue()), CLASSES, RAW, CPU)
+    support = read_request(
+        write_request(tmp_path / "r.parquet", image=buffer.getvalue()), CLASSES, RAW, CPU, stored_px=None
+    )
     assert np.array_equal(support["images"][1].round().numpy(), image.transpose(2, 0, 1))
 
 
@@ -112,7 +114,7 @@ def test_photos_of_different_sizes_may_be_in_one_request(tmp_path: Path) -> None
         buffer = io.BytesIO()
         Image.fromarray(photo).save(buffer, format="PNG")
         data.append(buffer.getvalue())
-    support = read_request(write_request(tmp_path / "r.parquet", image=data), CLASSES, RAW, CPU)
+    support = read_request(write_request(tmp_path / "r.parquet", image=data), CLASSES, RAW, CPU, stored_px=None)
     assert support["images"].shape == (3, 3, 8, 8)
     for found, photo in zip(support["images"], photos, strict=True):  # each as if it were alone
         assert torch.equal(found, RAW.prepare(torch.from_numpy(photo).permute(2, 0, 1)[None])[0])
@@ -122,14 +124,14 @@ def test_photos_of_different_sizes_may_be_in_one_request(tmp_path: Path) -> None
 def test_request_of_other_classes_is_an_error(tmp_path: Path, other: Task) -> None:
     path = write_request(tmp_path / "r.parquet")
     with pytest.raises(DataError, match=f"classification request with 3 classes, the model predicts {other.kind}"):
-        read_request(path, other, RAW, CPU)
+        read_request(path, other, RAW, CPU, stored_px=None)
 
 
 def test_request_without_a_photo_is_an_error(tmp_path: Path) -> None:
     frame = build_request(make_index(CLASSES), make_splits(), PIXELS, 1).iloc[:0]
     write_table(tmp_path / "r.parquet", frame, REQUEST, {"task": "classification", "classes": list(CLASSES.classes)})
     with pytest.raises(DataError, match="nobody to forget"):
-        read_request(tmp_path / "r.parquet", CLASSES, RAW, CPU)
+        read_request(tmp_path / "r.parquet", CLASSES, RAW, CPU, stored_px=None)
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut"])
@@ -138,4 +140,4 @@ def test_photo_that_cannot_be_decoded_is_an_error(tmp_path: Path, damage: str) -
     images[1] = {"empty": b"", "text": b"not a photo", "cut": images[1][:80]}[damage]
     path = write_request(tmp_path / "r.parquet", image=images)
     with pytest.raises(DataError, match=r"r\.parquet, row 1: the photo cannot be decoded"):
-        read_request(path, CLASSES, RAW, CPU)
+        read_request(path, CLASSES, RAW, CPU, stored_px=None)

@@ -41,11 +41,11 @@ def direct_jit(model: nn.Module, images: Tensor, method: JiT, seed: int) -> tupl
     draw = torch.Generator().manual_seed(seed)
     for start in range(0, len(images), method.batch_size):
         batch = images[start : start + method.batch_size]
-        noise = method.noise_std * torch.randn((method.n_samples, *batch.shape), generator=draw)  # float32
         low, high = float(batch.min()), float(batch.max())
         loss = torch.zeros((), dtype=torch.float64)
-        for copies in noise:
-            for image, e in zip(batch, copies, strict=True):
+        for _ in range(method.n_samples):
+            noise = method.noise_std * torch.randn(batch.shape, generator=draw)  # float32
+            for image, e in zip(batch, noise, strict=True):
                 noisy = (image + e).clip(low, high)
                 change = model(image[None]) - model(noisy[None]).detach()
                 distance = (image - noisy).square().sum().sqrt()
@@ -85,7 +85,7 @@ def linear(weight: float) -> nn.Module:
 def test_one_weight_by_hand() -> None:
     model = linear(3.0)
     images, noise = torch.tensor([[2.0], [4.0]]).double(), torch.ones(1, 2, 1).double()
-    method = dataclasses.replace(METHOD, lr=0.1, noise_std=0.5)
+    method = dataclasses.replace(METHOD, lr=0.1, noise_std=0.5, n_samples=1)
     # 2 goes to 2.5 and the answer from 6 to the constant 7.5; 4 is the brightest pixel and cannot go to 4.5
     assert method.step(model, images, noise) == pytest.approx(1.5 / 0.5, rel=1e-12)
     assert float(model.weight.detach()) == pytest.approx(3.0 + 0.1 * 2 / 0.5, rel=1e-12)
@@ -107,7 +107,7 @@ def test_noisy_pixels_stay_in_the_range_of_the_batch() -> None:
     images = torch.stack([torch.linspace(-0.1, 0.1, 192), torch.linspace(-1, 3, 192)]).double().reshape(2, 3, 8, 8)
     noise = torch.randn(4, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     model = Eye()
-    dataclasses.replace(METHOD, noise_std=5.0).step(model, images, noise)
+    dataclasses.replace(METHOD, noise_std=5.0, n_samples=4).step(model, images, noise)
     clean, *noisy = model.seen
     assert torch.equal(clean, images)
     assert len(noisy) == 4

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
-from oneshui.methods import make_method
-from oneshui.methods.base import Artefact
+from oneshui.methods import artefact_spec, make_method
+from oneshui.methods.base import Artefact, Unlearned
+from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, load_model, save_model
 from oneshui.schemas import INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
 from oneshui.stages.artefact import precompute_artefact
 from oneshui.stages.data import export_request, split_identities
+from oneshui.stages.reference import unlearn_with_data
 from oneshui.stages.request import serve_request
 from oneshui.stages.scoring import score_model
 from oneshui.tasks import Task
@@ -125,7 +127,8 @@ def test_artefact_is_of_the_training_set_without_the_photos(run: Run, monkeypatc
     assert {part: sorted(seen[part].image_ids.tolist()) for part in parts} == {p: list(i) for p, i in parts.items()}
     assert seen["seed"] == seed_of("method", "toy", 2, 0)
     header = Artefact.load(run.artefact, CPU)[1]
-    assert (header["model"], header["spec"]) == (sha256_file(run.model), SSD_SPEC)
+    assert (header["model"], header["spec"]) == (sha256_file(run.model), artefact_spec(SSD_SPEC))
+    assert artefact_spec(SSD_SPEC) == {"kind": "ssd", "fisher": "image", "batch_size": 16}
 
 
 def test_artefact_of_another_model_is_an_error(run: Run) -> None:
@@ -231,6 +234,61 @@ def test_request_of_another_task_is_an_error(run: Run, tmp_path: Path, other: Ta
     run.request = Run(tmp_path / "other", other).request
     with pytest.raises(DataError, match=f"is a {other.kind} request with 3 classes"):
         run.unlearn(SSD_SPEC)
+
+
+def test_photo_of_another_size_is_an_error(run: Run) -> None:
+    run.write_model(spec={"dataset": {"stored_px": [16, 12]}})
+    run.precompute(SSD_SPEC)
+    with pytest.raises(DataError, match=r"row 0: the photo has 16 x 16 px .* trained on images of 16 x 12 px"):
+        run.unlearn(SSD_SPEC)
+    run.write_model(spec={"dataset": {"stored_px": [16, 16]}})
+    run.precompute(SSD_SPEC)
+    assert load_model(run.unlearn(SSD_SPEC), CPU).metadata["stored_px"] == [16, 16]
+
+
+def test_request_without_a_photo_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    frame, meta = read_table(run.request, REQUEST)
+    write_table(run.request, frame.iloc[:0], REQUEST, meta)
+    with pytest.raises(DataError, match="holds no photo"):
+        run.unlearn(SSD_SPEC)
+
+
+def test_artefact_of_the_other_origin_is_an_error(run: Run) -> None:
+    run.precompute(SSD_SPEC)
+    run.write_model(seed=0, role="retrain")  # the same weights, another file
+    with pytest.raises(ArtefactError, match="made for another model"):
+        run.unlearn(SSD_SPEC)
+
+
+def test_reference_method_sees_the_forget_and_the_retain_images_and_no_photo(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def unlearn(self: SCRUB, model: Any, forget: Any, retain: Any, *, seed: int, rebuild: Any) -> Unlearned:
+        seen.update(forget=forget, retain=retain, seed=seed, fresh=rebuild(3))
+        return Unlearned(model, {"relative_step": 0.5})
+
+    monkeypatch.setattr(SCRUB, "unlearn", unlearn)
+    spec = {
+        "kind": "scrub", "lr": 1e-3, "momentum": 0.9, "weight_decay": 0.0, "epochs": 1, "forget_epochs": 1,
+        "alpha": 0.1, "gamma": 0.9, "temperature": 4.0, "clip_norm": 1.0, "forget_batch_size": 8,
+        "retain_batch_size": 8, "crop_scale": [], "kl": "task",
+    }  # fmt: skip
+    output = run.folder / "unlearned.safetensors"
+    unlearn_with_data(run.model, run.index, run.images, run.splits, output, method="mine", origin="pretrain",
+                      dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+    splits, _ = read_table(run.splits, SPLITS)
+    train = splits[(splits["role"] == "train") & ~splits["is_support"]]
+    asked = train["request_rank"].fillna(99) < 2
+    assert sorted(seen["forget"].image_ids.tolist()) == train.loc[asked, "image_id"].tolist()
+    assert sorted(seen["retain"].image_ids.tolist()) == train.loc[~asked, "image_id"].tolist()
+    assert seen["seed"] == seed_of("method", "toy", 2, 0)
+    assert not torch.equal(seen["fresh"].fc.weight, load_model(run.model, CPU).model.fc.weight)
+    metadata = load_model(output, CPU).metadata
+    assert metadata["isolation"] == "none" and metadata["seconds"] >= 0
+    assert metadata["health"] == {"relative_step": 0.5}
 
 
 def test_scores_carry_the_models_metadata(run: Run) -> None:

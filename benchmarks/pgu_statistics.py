@@ -1,0 +1,42 @@
+"""Peak memory and time of PGU's Gram matrices, beyond the model, for one batch.
+
+python -m benchmarks.pgu_statistics                      # ViT-B/16 at 224 px, a batch of 128
+"""
+
+import argparse
+import time
+
+import torch
+from benchmarks.measuring import describe, peak_mb
+
+from oneshui.methods.pgu import input_grams
+from oneshui.models import ModelSpec, build_model
+from oneshui.tasks import Task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="vit_base_patch16_224")
+    parser.add_argument("--px", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.set_num_threads(args.threads)
+    task = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
+    model = build_model(ModelSpec(args.model, task, args.px, 0.5, 0.5)).to(device)
+    images = torch.randn(args.batch_size, 3, args.px, args.px, device=device)
+    before = peak_mb(device)
+    start = time.perf_counter()
+    grams = input_grams(model, iter([images]))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    took, beyond = time.perf_counter() - start, peak_mb(device) - before
+    own = sum(gram.numel() * gram.element_size() for gram in grams.values()) / 2**20
+    print(f"{args.model} at {args.px} px, batch {args.batch_size}; {describe(device)}")
+    print(f"{beyond:.0f} MB beyond the model and the batch, {own:.0f} MB of them the matrices; {took:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

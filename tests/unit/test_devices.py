@@ -1,0 +1,36 @@
+"""Device choice, and what a block costs."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oneshui.devices import Cost, choose_device
+from oneshui.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def test_cost_is_the_blocks_own_time_and_memory() -> None:
+    before = np.ones(40 * 2**20, dtype=np.uint8)
+    with Cost(CPU) as cost:
+        time.sleep(0.05)
+        inside = np.ones(100 * 2**20, dtype=np.uint8)
+    assert cost.seconds >= 0.05
+    assert len(before) + len(inside) == 140 * 2**20
+    if Path("/proc/self/clear_refs").exists():
+        assert 95 <= cost.peak_mb <= 130
+    with Cost(CPU) as nothing:
+        pass
+    assert nothing.peak_mb < 5
+
+
+def test_a_gpu_that_was_given_and_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    threads = torch.get_num_threads()
+    with pytest.raises(ConfigError, match="given a GPU, but torch sees none"):
+        choose_device(gpus=1, threads=threads)
+    assert choose_device(gpus=0, threads=threads) == CPU
