@@ -8,7 +8,7 @@ from torch import nn
 
 from oneshui.errors import ConfigError
 from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, shuffled_rows, views
+from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
 
 
@@ -47,7 +47,7 @@ class BadTeacher:
             crop_scale=self.crop_scale,
         )  # fmt: skip
         check_kl("bad_teacher", self.kl)
-        if self.batch_size < 1 or self.temperature <= 0:
+        if not (self.batch_size >= 1 and self.temperature > 0):
             raise ConfigError(
                 f"bad_teacher: batch_size = {self.batch_size} must be >= 1, temperature = {self.temperature} > 0"
             )
@@ -60,17 +60,20 @@ class BadTeacher:
         ignorant = rebuild(seed_of("bad-teacher", seed)).eval()
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("bad-teacher-batches", seed))
-        for _ in range(self.epochs):
-            for rows in shuffled_rows(len(forget) + len(retain), self.batch_size, draw):
-                chosen = [(forget, rows[rows < len(forget)], ignorant)]
-                chosen += [(retain, rows[rows >= len(forget)] - len(forget), competent)]
-                parts = [(views(of, some, self.crop_scale, draw), by) for of, some, by in chosen if len(some)]
-                logits = student(torch.cat([images for images, _ in parts]))  # one pass: one set of batch statistics
-                with torch.no_grad():
-                    wanted = torch.cat([teacher(images) for images, teacher in parts])
-                sgd.step(kl_divergence(
-                    logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature
-                ).mean())  # fmt: skip
-            sgd.next_epoch()
+        with seeded(seed_of("bad-teacher-dropout", seed), retain.device):
+            for _ in range(self.epochs):
+                for rows in shuffled_rows(len(forget) + len(retain), self.batch_size, draw):
+                    chosen = [(forget, rows[rows < len(forget)], ignorant)]
+                    chosen += [(retain, rows[rows >= len(forget)] - len(forget), competent)]
+                    parts = [(views(of, some, self.crop_scale, draw), by) for of, some, by in chosen if len(some)]
+                    logits = student(
+                        torch.cat([images for images, _ in parts])
+                    )  # one pass: one set of batch statistics
+                    with torch.no_grad():
+                        wanted = torch.cat([teacher(images) for images, teacher in parts])
+                    sgd.step(kl_divergence(
+                        logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature
+                    ).mean())  # fmt: skip
+                sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
         return Unlearned(student.eval(), {"relative_step": step})

@@ -1,5 +1,8 @@
 """What methods share that train a student beside a teacher: the divergence, the optimiser, the batches."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,6 +77,14 @@ def check_sgd(kind: str, *, lr: float, momentum: float, weight_decay: float, epo
             f"{kind}: crop_scale = {list(crop_scale)}, allowed: [] (no augmentation) or [low, high] with 0 < low <= "
             "high <= 1"
         )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let dropout and the like draw from ``seed`` in the block, and leave torch's own generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def shuffled_rows(n: int, batch_size: int, draw: torch.Generator) -> list[Tensor]:

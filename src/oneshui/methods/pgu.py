@@ -171,7 +171,8 @@ def _watching(model: nn.Module, add: Callable[[str, Tensor], None]) -> Iterator[
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     for name, layer in layers.items():
         plain = type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
-        if not plain or isinstance(getattr(layer, "padding", 0), str):
+        odd = isinstance(getattr(layer, "padding", 0), str) or getattr(layer, "padding_mode", "zeros") != "zeros"
+        if not plain or odd:
             raise ConfigError(
                 f"pgu: layer {name} ({type(layer).__name__}) pads its input or changes its weight in a way of its own, "
                 "so its inputs cannot be read off. Choose a model of plain linear and convolutional layers."

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from oneshui.errors import ConfigError
 from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, shuffled_rows, views
+from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
 from oneshui.tasks import Task
 
@@ -61,13 +61,16 @@ class SCRUB:
         check_kl("scrub", self.kl)
         if not 0 <= self.forget_epochs <= self.epochs:
             raise ConfigError(f"scrub: forget_epochs = {self.forget_epochs} must be in [0, epochs = {self.epochs}]")
-        if self.alpha < 0 or self.gamma < 0 or self.temperature <= 0 or self.clip_norm <= 0:
+        if not (self.alpha >= 0 and self.gamma >= 0 and self.temperature > 0 and self.clip_norm > 0):
             raise ConfigError(
                 f"scrub: alpha = {self.alpha} and gamma = {self.gamma} must be >= 0, temperature = {self.temperature} "
                 f"and clip_norm = {self.clip_norm} > 0"
             )
         if self.forget_batch_size < 1 or self.retain_batch_size < 1:
-            raise ConfigError("scrub: forget_batch_size and retain_batch_size must be >= 1")
+            raise ConfigError(
+                f"scrub: forget_batch_size = {self.forget_batch_size} and retain_batch_size = {self.retain_batch_size} "
+                "must be >= 1"
+            )
 
     def unlearn(
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
@@ -77,19 +80,20 @@ class SCRUB:
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("scrub-batches", seed))
         scale = self.temperature**2
-        for epoch in range(self.epochs):
-            if epoch < self.forget_epochs:
-                for rows in shuffled_rows(len(forget), self.forget_batch_size, draw):
-                    images = views(forget, rows, self.crop_scale, draw)
-                    away = self._divergence(teacher, student(images), images, forget.task)
-                    sgd.step(-scale * away, clip_norm=self.clip_norm)
-            for rows in shuffled_rows(len(retain), self.retain_batch_size, draw):
-                images = views(retain, rows, self.crop_scale, draw)
-                logits = student(images)
-                back = self._divergence(teacher, logits, images, retain.task)
-                loss = retain.task.losses(logits, retain.labels[rows.to(retain.device)]).mean()
-                sgd.step(self.alpha * scale * back + self.gamma * loss)
-            sgd.next_epoch()
+        with seeded(seed_of("scrub-dropout", seed), retain.device):
+            for epoch in range(self.epochs):
+                if epoch < self.forget_epochs:
+                    for rows in shuffled_rows(len(forget), self.forget_batch_size, draw):
+                        images = views(forget, rows, self.crop_scale, draw)
+                        away = self._divergence(teacher, student(images), images, forget.task)
+                        sgd.step(-scale * away, clip_norm=self.clip_norm)
+                for rows in shuffled_rows(len(retain), self.retain_batch_size, draw):
+                    images = views(retain, rows, self.crop_scale, draw)
+                    logits = student(images)
+                    back = self._divergence(teacher, logits, images, retain.task)
+                    loss = retain.task.losses(logits, retain.labels[rows.to(retain.device)]).mean()
+                    sgd.step(self.alpha * scale * back + self.gamma * loss)
+                sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
         return Unlearned(student.eval(), {"relative_step": step})
 

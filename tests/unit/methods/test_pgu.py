@@ -271,9 +271,16 @@ def test_missing_artefact_or_layer_is_an_error() -> None:
         METHOD.unlearn(model, support_of(task), Artefact({"other": torch.zeros(1)}), seed=0)
 
 
-@pytest.mark.parametrize("make", [nn.Conv2d, ScaledStdConv2d, Conv2dSame])
-def test_convolution_whose_inputs_cannot_be_read_off_is_an_error(make: type[nn.Conv2d]) -> None:
-    own = {"padding": "same"} if make is nn.Conv2d else {}
+@pytest.mark.parametrize(
+    ("make", "own"),
+    [
+        (nn.Conv2d, {"padding": "same"}),
+        (nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}),
+        (ScaledStdConv2d, {}),
+        (Conv2dSame, {}),
+    ],
+)
+def test_convolution_whose_inputs_cannot_be_read_off_is_an_error(make: type[nn.Conv2d], own: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"pgu: layer 0 .{make.__name__}. pads its input or changes its weight"):
         input_grams(nn.Sequential(make(3, 4, 3, **own)), iter([torch.zeros(1, 3, 8, 8)]))
 
