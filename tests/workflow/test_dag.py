@@ -24,7 +24,7 @@ def test_paper_grid_shares_pretrained_models_across_request_sizes(snakemake: Run
 
 @pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
-    for name in ("demo", "mufac_mini"):
+    for name in ("demo", "mufac_mini", "attributes_mini"):
         (tmp_path / "data/mufac").mkdir(parents=True, exist_ok=True)
         assert jobs(snakemake("--dry-run", "--configfile", str(ROOT / f"config/{name}.yaml")).stdout)["make_table"] == 1
 

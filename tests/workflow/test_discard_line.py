@@ -53,7 +53,7 @@ class Peeking:
     target = "results/unlearned/toy/n3/seed0/pretrain/peeking.safetensors"
     configfile = str(write_config(copied, config))
     done = snakemake("--configfile", configfile, "--", target, folder=copied, fails=True)
-    assert re.search(rf"Permission ?[Dd]enied|refused: .*{re.escape(str(images))}", done.stdout)
+    assert re.search(rf"(Permission denied|may open): '{re.escape(str(images))}'", done.stdout)
     assert not (copied / target).exists()
 
 
