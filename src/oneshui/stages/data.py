@@ -17,8 +17,9 @@ from oneshui.data import pack, splits
 from oneshui.data.index import build_index, choose_identities
 from oneshui.data.layouts import Annotations, read_annotations
 from oneshui.data.probe import duplicate_groups, probe_images
+from oneshui.data.raw_layouts import write_raw
 from oneshui.data.request import build_request
-from oneshui.data.synthetic import SyntheticSpec, write_raw
+from oneshui.data.synthetic import SyntheticSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import spec_hash, write_text
 from oneshui.log import logger

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneshui.data import synthetic
-from oneshui.data.synthetic import Face, SyntheticSpec, class_names, render_faces, write_raw
+from oneshui.data import cartoon, synthetic
+from oneshui.data.raw_layouts import write_raw
+from oneshui.data.synthetic import Face, SyntheticSpec, class_names, render_faces
 from oneshui.errors import ConfigError, DataError
 
 RAW: dict[str, Any] = {
@@ -41,12 +42,14 @@ def pixels_of(faces: Iterable[Face]) -> dict[tuple[int, int], bytes]:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels do not depend on pixels: tests of label statistics skip the drawing."""
     blank = Image.new("RGB", (16, 16))
-    monkeypatch.setattr(synthetic, "_draw", lambda person, shot, image_px: blank)
+    monkeypatch.setattr(synthetic, "draw", lambda person, shot, image_px: blank)
 
 
-def visible(spec: SyntheticSpec, face: Face) -> tuple[synthetic._Person, synthetic._Shot]:
-    person = synthetic._person(spec, face.identity)
-    return person, synthetic._shot(spec, person, face.identity, face.image)
+def visible(spec: SyntheticSpec, face: Face) -> tuple[cartoon.Person, cartoon.Shot]:
+    person = synthetic.person_in(spec, face.identity)
+    return person, cartoon.shot_of(
+        person, face.identity, face.image, seed=spec.seed, n_stages=synthetic._n_stages(spec)
+    )
 
 
 # pictures
@@ -124,11 +127,9 @@ def test_class_is_a_function_of_the_visible_age(n_classes: int) -> None:
 
 def test_the_age_is_seen_in_the_picture() -> None:
     spec = spec_of()
-    person = synthetic._person(spec, 0)
-    shot = synthetic._shot(spec, person, 0, 0)
-    ages = [
-        np.asarray(synthetic._draw(person, dataclasses.replace(shot, age=a / 8 + 0.06), 32), float) for a in range(8)
-    ]
+    person = synthetic.person_in(spec, 0)
+    shot = cartoon.shot_of(person, 0, 0, seed=spec.seed, n_stages=synthetic._n_stages(spec))
+    ages = [np.asarray(cartoon.draw(person, dataclasses.replace(shot, age=a / 8 + 0.06), 32), float) for a in range(8)]
     assert all(np.abs(first - second).mean() > 1.5 for first, second in pairwise(ages))
 
 
@@ -319,7 +320,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(person: object, shot: object, image_px: int) -> Image.Image:
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic, "_draw", fail)
+    monkeypatch.setattr(synthetic, "draw", fail)
     with pytest.raises(OSError, match="disk full"):
         write_raw(spec_of(), tmp_path / "raw", "manifest")
     assert not list(tmp_path.iterdir())
