@@ -43,6 +43,7 @@ def make_net(net: str, task: Task) -> nn.Module:
             if isinstance(module, nn.BatchNorm2d):  # statistics that matter: not mean 0, variance 1
                 module.running_mean.normal_(0, 0.3)
                 module.running_var.uniform_(0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)  # with 0, as timm starts, residual branches have no gradient
     return model
 
 

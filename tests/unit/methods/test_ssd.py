@@ -29,7 +29,11 @@ def make_net(net: str, task: Task) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         name, options = NETS[net]
-        return build_model(ModelSpec(name, task, 32, 0.5, 0.5, options)).double()
+        model = build_model(ModelSpec(name, task, 32, 0.5, 0.5, options)).double()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)  # with 0, as timm starts, residual branches have no gradient
+        return model
 
 
 def make_set(n: int, task: Task, seed: int) -> TensorSet:
