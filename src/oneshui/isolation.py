@@ -13,6 +13,7 @@ closed as the training data.
 import contextlib
 import ctypes
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
@@ -150,14 +151,10 @@ def main() -> None:
     call = json.load(sys.stdin)
     with log_to(None):
         try:
-            specs = {name: _find(name, call["path"]) for name in call["modules"]}
-            code = [path for spec in specs.values() for path in _code_of(spec)]
-            held = restrict([*call["readable"], *code], call["private"], call["withheld"])
+            found = _UserModules({name: _find(name, call["path"]) for name in call["modules"]})
+            held = restrict([*call["readable"], *found.code()], call["private"], call["withheld"])
             sys.path += [path for path in call["path"] if path not in sys.path]
-            for name, spec in specs.items():
-                sys.modules[name] = module = importlib.util.module_from_spec(spec)
-                assert spec.loader is not None
-                spec.loader.exec_module(module)
+            sys.meta_path.insert(0, found)
             module_name, _, name = call["function"].partition(":")
             function = getattr(importlib.import_module(module_name), name)
             function(**call["arguments"], output_path=call["output"], isolation=held)
@@ -224,9 +221,7 @@ def _landlock(readable: Sequence[str], writable: str) -> None:
     ruleset = Ruleset()
     for path in {*readable}:
         if os.path.exists(path):
-            listed = path.endswith("/.")  # a folder whose names may be listed, not its files read
-            rules = FSAccess.READ_DIR if listed else read
-            ruleset.allow(path, rules=rules if os.path.isdir(path) else rules & of_files)
+            ruleset.allow(path, rules=read if os.path.isdir(path) else read & of_files)
     for path in (writable, *_writable_elsewhere()):
         rules = everything & ~(FSAccess.MAKE_BLOCK | FSAccess.MAKE_CHAR)
         ruleset.allow(path, rules=rules if os.path.isdir(path) else rules & of_files)
@@ -242,10 +237,8 @@ def _writable_elsewhere() -> list[str]:
 def _audit(readable: Sequence[str], writable: str) -> None:
     """Refuse in a hook that no Python code can remove. All that it uses is bound here, where nothing can replace it."""
     real, decode = os.path.realpath, os.fsdecode
-    files = tuple(path for path in readable if not path.endswith("/."))
-    may_list = tuple(real(path) for path in readable if path.endswith("/."))
     may_write = tuple(real(path) for path in (writable, *_writable_elsewhere()))
-    may_read = tuple(real(path) for path in files) + may_write
+    may_read = tuple(real(path) for path in readable) + may_write
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
     programs = frozenset(("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty",
                           "pty.spawn", "os.chdir", "os.fchdir"))  # fmt: skip
@@ -266,7 +259,7 @@ def _audit(readable: Sequence[str], writable: str) -> None:
             name = decode(path)
             place = real(name)
             good = any(place == root or place.startswith(root.rstrip("/") + "/") for root in roots)
-            if ".." in name.split("/") or not (good or (listing and place in may_list)):
+            if ".." in name.split("/") or not good:
                 raise PermissionError(13, "refused: not among the files that unlearning may open", place)
 
     sys.addaudithook(hook)
@@ -292,13 +285,29 @@ def _find(name: str, path: list[str]) -> importlib.machinery.ModuleSpec:
     return spec
 
 
-def _code_of(spec: importlib.machinery.ModuleSpec) -> list[str]:
-    """Return the folders of a package; or a module's file with the other Python files beside it."""
-    folders = list(spec.submodule_search_locations or [])
-    if folders:
-        return folders
-    beside = Path(str(spec.origin)).resolve().parent
-    return [f"{beside}/.", *map(str, beside.glob("*.py"))]
+class _UserModules(importlib.abc.MetaPathFinder):
+    """Finds modules of the user's by what was known before the restriction: their folders can not be listed after it.
+
+    A package may read its own folders, a single file the Python files beside it.
+    """
+
+    def __init__(self, specs: dict[str, importlib.machinery.ModuleSpec]) -> None:
+        self._specs = specs
+        files = [Path(str(spec.origin)) for spec in specs.values() if not spec.submodule_search_locations]
+        self._beside = {path.stem: path.resolve() for file in files for path in file.parent.glob("*.py")}
+
+    def code(self) -> list[str]:
+        """Return the folders and files to read."""
+        folders = [path for spec in self._specs.values() for path in spec.submodule_search_locations or []]
+        return [*folders, *map(str, self._beside.values())]
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a module of the user's, None for any other."""
+        if fullname in self._specs:
+            return self._specs[fullname]
+        if fullname in self._beside:
+            return importlib.util.spec_from_file_location(fullname, self._beside[fullname])
+        return None
 
 
 def _opens(path: str) -> bool:

@@ -275,6 +275,27 @@ def go(path, given, output_path, isolation):
     assert sandbox.answer() == 7
 
 
+def test_data_below_the_folder_of_the_users_module_stays_closed(sandbox: Sandbox) -> None:
+    """As when the module lies where the workflow runs."""
+    below = sandbox.folder / "code/results/data"
+    below.mkdir(parents=True)
+    (below / "images.npy").write_bytes(b"faces")
+    sandbox.write("""
+import os
+
+def go(path, given, output_path, isolation):
+    for attempt in (os.listdir, open):
+        try:
+            attempt(os.path.dirname(__file__) + "/results/data")
+        except PermissionError:
+            continue
+        raise RuntimeError("opened")
+    open(output_path, "w").write("0")
+""")
+    sandbox.run(withheld=[below, below / "images.npy"])
+    assert sandbox.answer() == 0
+
+
 def test_a_link_out_of_the_withheld_folder_is_noticed(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.write("def go(**_):\n    raise RuntimeError('must not run')\n")
     inside = Path(sys.prefix) / "lib"
