@@ -158,11 +158,12 @@ def main() -> None:
             module_name, _, name = call["function"].partition(":")
             function = getattr(importlib.import_module(module_name), name)
             function(**call["arguments"], output_path=call["output"], isolation=held)
+            return
         except OneShuiError as error:
             known = next(cls for cls in type(error).__mro__ if getattr(errors, cls.__name__, None) is cls)
             told = {"error": known.__name__, "message": str(error)}
             Path(call["private"], "error.json").write_text(json.dumps(told), encoding="utf-8")
-            sys.exit(1)
+    sys.exit(1)
 
 
 def _die_with_parent() -> None:
