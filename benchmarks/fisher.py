@@ -9,13 +9,13 @@ figures are medians of the ratio in one round.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from benchmarks.measuring import describe
 from torch import Tensor, nn
 
+from oneshui.devices import Cost
 from oneshui.methods.ssd import squared_image_gradients
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
@@ -37,11 +37,9 @@ def one_by_one(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Te
 
 def timed(run: Callable[[], dict[str, Tensor]], device: torch.device) -> tuple[float, dict[str, Tensor]]:
     """Return wall time and result of ``run``."""
-    start = time.perf_counter()
-    result = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
+    with Cost(device) as cost:
+        result = run()
+    return cost.seconds, result
 
 
 def one_round(model: nn.Module, px: int, micro_batch: int, n: int, device: torch.device) -> tuple[float, float, float]:

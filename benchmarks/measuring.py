@@ -1,16 +1,8 @@
-"""What the benchmark scripts share: memory of a process, and the machine's description."""
+"""What the benchmark scripts share: the machine's description."""
 
 import platform
-import resource
 
 import torch
-
-
-def peak_mb(device: torch.device) -> float:
-    """Return the peak memory so far: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def describe(device: torch.device) -> str:

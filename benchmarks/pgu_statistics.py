@@ -4,11 +4,11 @@ python -m benchmarks.pgu_statistics                      # ViT-B/16 at 224 px, a
 """
 
 import argparse
-import time
 
 import torch
-from benchmarks.measuring import describe, peak_mb
+from benchmarks.measuring import describe
 
+from oneshui.devices import Cost
 from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
@@ -27,15 +27,13 @@ def main() -> None:
     task = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
     model = build_model(ModelSpec(args.model, task, args.px, 0.5, 0.5)).to(device)
     images = torch.randn(args.batch_size, 3, args.px, args.px, device=device)
-    before = peak_mb(device)
-    start = time.perf_counter()
-    grams = input_grams(model, iter([images]))
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    took, beyond = time.perf_counter() - start, peak_mb(device) - before
+    with Cost(device) as cost:
+        grams = input_grams(model, iter([images]))
     own = sum(gram.numel() * gram.element_size() for gram in grams.values()) / 2**20
     print(f"{args.model} at {args.px} px, batch {args.batch_size}; {describe(device)}")
-    print(f"{beyond:.0f} MB beyond the model and the batch, {own:.0f} MB of them the matrices; {took:.1f} s")
+    print(
+        f"{cost.peak_mb:.0f} MB beyond the model and the batch, {own:.0f} MB of them the matrices; {cost.seconds:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -133,12 +133,21 @@ def _error(told: Path, code: int) -> OneShuiError:
 
 
 def _expanded(paths: Iterable[str | Path]) -> Iterator[str]:
-    """Yield each path and, of the folders below it, one file each: a link may lead to where files are open."""
+    """Yield each path and, of the folders below it, one file each: a link may lead to where files are open.
+
+    A folder is entered once, although data folders lie in each other and links may lead in circles.
+    """
+    seen: set[str] = set()
     for path in paths:
         yield os.path.abspath(path)
         walk = os.walk(path, followlinks=True)
-        for _, (folder, _, files) in zip(range(_TRIED_FOLDERS), walk, strict=False):
-            yield os.path.realpath(folder)
+        for _, (folder, below, files) in zip(range(_TRIED_FOLDERS), walk, strict=False):
+            place = os.path.realpath(folder)
+            if place in seen:
+                below.clear()
+                continue
+            seen.add(place)
+            yield place
             yield from (os.path.realpath(os.path.join(folder, name)) for name in files[:1])
 
 

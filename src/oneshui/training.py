@@ -20,6 +20,7 @@ from oneshui.data.images import ImageSet
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
+from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
 from oneshui.tensors import cut, load_tensors, save_tensors
 
@@ -43,7 +44,7 @@ def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """Return the learning rate of ``step`` as a share of its peak: linear warm-up, then cosine that ends at 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+    return cosine(step - warmup_steps, max(1, total_steps - warmup_steps))
 
 
 class Trainer:

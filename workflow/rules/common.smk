@@ -140,6 +140,13 @@ def spec_of_method(wildcards):
     )
 
 
+def model_of_origin(wildcards):
+    """The trained model that a method starts from."""
+    part = "" if wildcards.origin == "pretrain" else f"n{wildcards.n}/"
+    run = f"{wildcards.dataset}/{part}seed{wildcards.seed}"
+    return f"results/models/{run}/{wildcards.origin}.safetensors"
+
+
 def spec_of_artefact(wildcards):
     """The hyper-parameters that what a method keeps depends on."""
     return artefact_spec(spec_of_method(wildcards))

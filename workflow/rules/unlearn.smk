@@ -4,11 +4,7 @@
 
 rule precompute_artefact:
     input:
-        model=branch(
-            lambda wildcards: wildcards.origin == "pretrain",
-            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
-            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
-        ),
+        model=model_of_origin,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
@@ -36,11 +32,7 @@ rule precompute_artefact:
 
 rule unlearn:
     input:
-        model=branch(
-            lambda wildcards: wildcards.origin == "pretrain",
-            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
-            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
-        ),
+        model=model_of_origin,
         request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
         artefact=artefact_of,
     output:
@@ -68,11 +60,7 @@ rule unlearn:
 
 rule unlearn_with_data:
     input:
-        model=branch(
-            lambda wildcards: wildcards.origin == "pretrain",
-            then="results/models/{dataset}/seed{seed}/pretrain.safetensors",
-            otherwise="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
-        ),
+        model=model_of_origin,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",

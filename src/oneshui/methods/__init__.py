@@ -48,14 +48,19 @@ def needs_of(entry: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: the kind is unknown, or is your own and does not say what it needs.
     """
-    kind = entry["kind"]
+    kind = _known_kind(entry)
     if kind in METHODS:
         return METHODS[kind].needs
-    if ":" not in kind:
-        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
     if entry.get("needs") not in NEEDS:
         raise ConfigError(f"method kind {kind!r} must say what it needs, one of: {', '.join(NEEDS)}")
     return str(entry["needs"])
+
+
+def _known_kind(entry: Mapping[str, Any]) -> str:
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or (kind not in METHODS and ":" not in kind):
+        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
+    return kind
 
 
 def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +78,7 @@ def make_method(spec: Mapping[str, Any]) -> Any:
         ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
     """
     params = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
-    kind = spec.get("kind")
-    if not isinstance(kind, str) or (kind not in METHODS and ":" not in kind):
-        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
+    kind = _known_kind(spec)
     target = METHODS[kind].target if kind in METHODS else kind
     module_name, _, class_name = target.partition(":")
     try:

@@ -66,14 +66,12 @@ class BadTeacher:
                     chosen = [(forget, rows[rows < len(forget)], ignorant)]
                     chosen += [(retain, rows[rows >= len(forget)] - len(forget), competent)]
                     parts = [(views(of, some, self.crop_scale, draw), by) for of, some, by in chosen if len(some)]
-                    logits = student(
-                        torch.cat([images for images, _ in parts])
-                    )  # one pass: one set of batch statistics
+                    # one pass of the student: one set of batch statistics
+                    logits = student(torch.cat([images for images, _ in parts]))
                     with torch.no_grad():
                         wanted = torch.cat([teacher(images) for images, teacher in parts])
-                    sgd.step(kl_divergence(
-                        logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature
-                    ).mean())  # fmt: skip
+                    kl = kl_divergence(logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature)
+                    sgd.step(kl.mean())
                 sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
         return Unlearned(student.eval(), {"relative_step": step})

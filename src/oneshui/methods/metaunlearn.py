@@ -28,6 +28,7 @@ from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.outer import DISTANCES, Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
+from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
 
 _INPUTS = ("logits", "features", "target", "identity")
@@ -150,7 +151,7 @@ class MetaUnlearn:
             torch.manual_seed(seed_of("metaunlearn-dropout", seed))
             for epoch in range(self.epochs):
                 for group in optimiser.param_groups:  # by hand: torch's schedules warn where every step was skipped
-                    group["lr"] = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+                    group["lr"] = self.lr * cosine(epoch, self.epochs)
                 requests = simulate_requests(train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch)
                 draw = stream("metaunlearn-val", seed, epoch)
                 for request in tqdm(requests, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):

@@ -1,7 +1,6 @@
 """PGU: unlearn along directions that the training images do not use (Hoang et al. 2024)."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from oneshui.errors import ArtefactError, ConfigError
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
+from oneshui.schedule import cosine
 from oneshui.tasks import Task
 
 #: keeps -log(1 - p) finite (published)
@@ -101,7 +101,7 @@ class PGU:
         result = copy.deepcopy(model)
         weights = {name: result.get_parameter(f"{name}.weight") for name in projections}
         for epoch in range(self.epochs):
-            lr = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            lr = self.lr * cosine(epoch, self.epochs)
             batches = zip(support.images.split(self.batch_size), support.labels.split(self.batch_size), strict=True)
             for images, labels in batches:
                 loss = self.loss(result(images), labels, support.task)

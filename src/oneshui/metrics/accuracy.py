@@ -74,7 +74,8 @@ def _average_precision(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.
     # a tied image counts at the rank where its ties end: the next such rank, found from below
     ends = np.minimum.accumulate(np.where(last_of_ties, ranks, len(scores))[::-1], axis=0)[::-1]
     precision = np.take_along_axis(np.cumsum(hits, axis=0, dtype=np.int64), ends - 1, 0) / ends
-    return (precision * hits).sum(0) / hits.sum(0)  # type: ignore[no-any-return]
+    values: npt.NDArray[np.float64] = (precision * hits).sum(0) / hits.sum(0)
+    return values
 
 
 def _check_logits(logits: npt.NDArray[np.floating], images: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.methods.test_distillation import (
+from tests.unit.methods.direct import (
     NETS,
     TASKS,
     assert_moved_alike,

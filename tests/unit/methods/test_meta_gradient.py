@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tests.unit.methods.direct import make_set
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -45,14 +46,6 @@ def make_net(net: str, task: Task) -> nn.Module:
                 module.running_var.uniform_(0.5, 2)
                 nn.init.uniform_(module.weight, 0.5, 1.5)  # with 0, as timm starts, residual branches have no gradient
     return model
-
-
-def make_set(n: int, task: Task, seed: int) -> TensorSet:
-    draw = torch.Generator().manual_seed(seed)
-    images = torch.randn(n, 3, PX, PX, generator=draw, dtype=torch.float64)
-    if task.kind == "multilabel":
-        return TensorSet(images, torch.randint(2, (n, task.n_outputs), generator=draw), task)
-    return TensorSet(images, torch.randint(task.n_outputs, (n,), generator=draw), task)
 
 
 class Case:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.methods import test_distillation as shared
-from tests.unit.methods.test_distillation import TASKS, assert_moved_alike, length_ratio, make_set, weights
+from tests.unit.methods import direct
+from tests.unit.methods.direct import TASKS, assert_moved_alike, length_ratio, make_set, weights
 from timm.layers import Conv2dSame, ScaledStdConv2d
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 
 def make_net(net: str, task: Task) -> nn.Module:
     if net != "grouped":
-        return shared.make_net(net, task)
+        return direct.make_net(net, task)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         layers = nn.Sequential(

@@ -5,42 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.unit.methods.direct import NETS, TASKS, make_net, make_set
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneshui.errors import ArtefactError, ConfigError
-from oneshui.methods.base import Artefact, Support, TensorSet
+from oneshui.methods.base import Artefact, Support
 from oneshui.methods.ssd import SSD
-from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
 
 METHOD = SSD(selection=1.5, dampening=0.4, fisher="image", batch_size=4, micro_batch=3)
-TASKS = {
-    "multilabel": Task("multilabel", tuple("abcde")),
-    "classification": Task("classification", tuple("abcd")),
-}
-NETS = {
-    "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}),
-    "resnet": ("resnet10t", {"channels": (8, 8, 8, 8), "stem_width": 8}),
-}
-
-
-def make_net(net: str, task: Task) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        name, options = NETS[net]
-        model = build_model(ModelSpec(name, task, 32, 0.5, 0.5, options)).double()
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)  # with 0, as timm starts, residual branches have no gradient
-        return model
-
-
-def make_set(n: int, task: Task, seed: int) -> TensorSet:
-    draw = torch.Generator().manual_seed(seed)
-    images = torch.randn(n, 3, 32, 32, generator=draw, dtype=torch.float64)
-    size, most = ((n, task.n_outputs), 2) if task.kind == "multilabel" else ((n,), task.n_outputs)
-    return TensorSet(images, torch.randint(most, size, generator=draw), task, torch.arange(n))
 
 
 def support_of(task: Task, n: int = 3) -> Support:
