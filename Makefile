@@ -52,6 +52,7 @@ benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks.meta_gradient
 	$(BIN)/python -m benchmarks.fisher
 	$(BIN)/python -m benchmarks.pgu_statistics
+	$(BIN)/python -m benchmarks.rmia
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "oneshui needs Python 3.11 or newer; set PYTHON=...")'

@@ -23,13 +23,16 @@ wildcard_constraints:
     figure=one_of(config["figures"]),
     n=r"\d+",
     seed=r"\d+",
-    origin="pretrain|retrain",
+    origin="pretrain|retrain|wrong_photos",
+    trained="pretrain|retrain|ceiling",
+    retrained="retrain|ceiling",
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/unlearn.smk"
 include: "workflow/rules/measure.smk"
+include: "workflow/rules/attack.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/select.smk"
 

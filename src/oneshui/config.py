@@ -12,8 +12,8 @@ from oneshui.errors import ConfigError
 
 T = TypeVar("T")
 
-#: rows of every table that are trained, not unlearned
-TRAINED = ("pretrain", "retrain")
+#: rows of tables that are trained, not unlearned; the ceiling is a second retrained model from another initialisation
+TRAINED = ("pretrain", "retrain", "ceiling")
 
 
 def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
@@ -137,6 +137,66 @@ class TrainSpec:
         return from_mapping(cls, raw, "training")
 
 
+_COMBINE = ("mean_log_ratio", "majority")
+_REFERENCES = ("own", "seeds")
+PAIRED_SEED = "paired_seed"
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """What an attacker looks at and how (paper, appendix B; docs/metrics.md).
+
+    Attributes:
+        views: random crops, mirrored at random, that are scored beside the test transform, >= 0; the same for every
+            model of a dataset.
+        crop_scale: area range of these crops, within (0, 1].
+        max_reference: at most this many images of people who are never asked about stand for the population (z in
+            equation 8), >= 1.
+        gamma: threshold of the likelihood ratio (equation 9), > 0.
+        offline_a: weight of the reference model in the denominator of the ratio, in [0, 1]; or ``paired_seed``: the one
+            that attacks the same method on the next seed best, never chosen on the attacked model.
+        combine: over views, ``mean_log_ratio``, or ``majority`` of the views for each pair of images.
+        references: ``own``: the retrained model of the seed; ``seeds``: also those of other seeds, each for the images
+            that it was not trained on.
+        refit_c: inverse strength of the L2 penalty of the refit classifier, > 0.
+    """
+
+    views: int
+    crop_scale: tuple[float, float]
+    max_reference: int
+    gamma: float
+    offline_a: float | str
+    combine: str
+    references: str
+    refit_c: float
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        checks = {
+            "views >= 0": self.views >= 0,
+            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
+            "max_reference >= 1": self.max_reference >= 1,
+            "gamma > 0": self.gamma > 0,
+            f"offline_a in [0, 1] or {PAIRED_SEED}": self.offline_a == PAIRED_SEED
+            or (not isinstance(self.offline_a, str) and 0 <= self.offline_a <= 1),
+            f"combine in {_COMBINE}": self.combine in _COMBINE,
+            f"references in {_REFERENCES}": self.references in _REFERENCES,
+            "refit_c > 0": self.refit_c > 0,
+        }
+        broken = [rule for rule, holds in checks.items() if not holds]
+        if broken:
+            raise ConfigError(f"attack: {'; '.join(broken)} does not hold for {asdict(self)}")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "AttackSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "attack")
+
+    def queries(self) -> dict[str, Any]:
+        """Return the part that scores depend on."""
+        return {"views": self.views, "crop_scale": list(self.crop_scale), "max_reference": self.max_reference}
+
+
 def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
     """Return the hyper-parameters of ``method`` for one dataset and request size, with its ``kind``.
 
@@ -194,20 +254,25 @@ def check_grid(config: Mapping[str, Any]) -> None:
         _at(f"datasets/{dataset}", SplitSpec.from_dict, entry["split"])
     for dataset, entry in config["training"].items():
         _at(f"training/{dataset}", TrainSpec.from_dict, entry)
+    attack = _at("attack", AttackSpec.from_dict, config["attack"])
+    if attack.offline_a == PAIRED_SEED and len(config["seeds"]) < 2:
+        raise ConfigError(f"attack: offline_a: {PAIRED_SEED} needs a second seed to choose it on; seeds has one")
     for name, table in config["tables"].items():
         for block in table["blocks"]:
             _check_block(config, f"tables/{name}", block, table["methods"])
     for name, figure in config["figures"].items():
         if figure["table"] not in config["tables"]:
             raise ConfigError(f"figures/{name}: no table {figure['table']!r}; there are: {', '.join(config['tables'])}")
+        if figure["kind"] == "roc" and not config["tables"][figure["table"]]["privacy"]:
+            raise ConfigError(f"figures/{name}: tables/{figure['table']} has privacy: false, so nothing is attacked")
     for name, method in config["methods"].items():
         for scope, params in method.get("overrides", {}).items():
             _check_override(config, f"methods/{name}/overrides/{scope}", scope, set(params) - set(method["params"]))
 
 
-def _at(where: str, check: Callable[[Mapping[str, Any]], Any], raw: Mapping[str, Any]) -> None:
+def _at(where: str, check: Callable[[Mapping[str, Any]], T], raw: Mapping[str, Any]) -> T:
     try:
-        check(raw)
+        return check(raw)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

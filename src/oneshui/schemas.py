@@ -83,7 +83,7 @@ REQUEST = Schema(
     },
 )
 
-#: one row per image and view; view 0 is the test transform
+#: one row per image and view; view 0 is the test transform, the others are random crops of the images attacks need
 SCORES = Schema(
     "scores",
     {
@@ -91,9 +91,41 @@ SCORES = Schema(
         "view": pa.int16(),
         "loss": pa.float32(),  # task loss, nats; mean over attributes for a multi-label task
         "p_true": pa.float32(),  # exp(-loss)
-        "logits": pa.list_(pa.float16()),  # view 0 only
+        "logits": pa.list_(pa.float16()),  # null in other views
     },
     nullable=("logits",),
+)
+
+#: one row per image that an attacker trains or tests a new classifier on
+FEATURES = Schema("features", {"image_id": pa.int32(), "features": pa.list_(pa.float16())})
+
+#: one row per image whose membership was attacked; the larger a score, the more it looks like a member
+ATTACK = Schema(
+    "attack",
+    {
+        "image_id": pa.int32(),
+        "identity": pa.int32(),
+        "is_member": pa.bool_(),  # a forget image; the others are test images
+        "rmia": pa.float64(),  # equation 9, in [0, 1]
+        "loss": pa.float64(),  # minus the loss, nats
+    },
+)
+
+#: one row per identity of a request's forget set or of the retain set: how a model does on its images
+IDENTITIES = Schema(
+    "identities",
+    {
+        "identity": pa.int32(),
+        "set": pa.string(),  # forget or retain
+        "n_images": pa.int32(),
+        "measure": pa.string(),  # accuracy, map, or balanced_accuracy where no attribute has both values
+        "value": pa.float64(),  # of the model, fraction
+        "pretrain": pa.float64(),
+        "retrain": pa.float64(),
+        # Euclidean, of pretrained features; forget: support photo to the centroid of the identity's forget images;
+        # retain: the identity's centroid to the nearest centroid of a forget identity
+        "distance": pa.float64(),
+    },
 )
 
 #: one row per value (tidy)
@@ -103,8 +135,8 @@ METRICS = Schema(
         "dataset": pa.string(),
         "n": pa.int32(),
         "seed": pa.int32(),
-        "origin": pa.string(),  # pretrain or retrain: the model that was unlearned
-        "method": pa.string(),  # pretrain, retrain, or the name of a method in the config
+        "origin": pa.string(),  # the model that was unlearned: pretrain or retrain; or wrong_photos, a control
+        "method": pa.string(),  # pretrain, retrain, ceiling, or the name of a method in the config
         "split": pa.string(),  # retain, forget, test, or "all" for values that belong to no split
         "metric": pa.string(),
         "value": pa.float64(),  # fractions are in [0, 1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from oneshui.config import changed_keys, check_grid, from_mapping, grid_points, method_spec
+from oneshui.config import AttackSpec, changed_keys, check_grid, from_mapping, grid_points, method_spec
 from oneshui.errors import ConfigError
 
 
@@ -83,8 +83,10 @@ def make_config(**change: Any) -> dict[str, Any]:
         "datasets": {"celeba": celeba, "other": {"split": {**celeba["split"], "n_ranked": 1}}},
         "training": {"celeba": training},
         "methods": {**METHODS, "meta": {**METHODS["meta"], "overrides": overrides}},
-        "tables": {"table1": {"blocks": [{**block, **change}], "methods": ["meta", "plain"]}},
-        "figures": {"figure4": {"table": "table1"}},
+        "tables": {"table1": {"blocks": [{**block, **change}], "methods": ["meta", "plain"], "privacy": False}},
+        "figures": {"figure4": {"kind": "table_bars", "table": "table1"}},
+        "attack": PAPER["attack"],
+        "seeds": [0],
     }
 
 
@@ -129,9 +131,24 @@ def test_bad_method_of_a_table_is_an_error(methods: list[str], message: str) -> 
 
 def test_figure_of_an_unknown_table_is_an_error() -> None:
     config = make_config()
-    config["figures"]["figure4"] = {"table": "table9"}
+    config["figures"]["figure4"] = {"kind": "table_bars", "table": "table9"}
     with pytest.raises(ConfigError, match="figures/figure4: no table 'table9'; there are: table1"):
         check_grid(config)
+
+
+def test_roc_curves_of_a_table_without_attacks_are_an_error() -> None:
+    config = make_config()
+    config["figures"]["figure4"]["kind"] = "roc"
+    with pytest.raises(ConfigError, match="figures/figure4: tables/table1 has privacy: false"):
+        check_grid(config)
+
+
+def test_choosing_on_a_paired_seed_needs_two() -> None:
+    config = make_config()
+    config["attack"] = {**config["attack"], "offline_a": "paired_seed"}
+    with pytest.raises(ConfigError, match="needs a second seed"):
+        check_grid(config)
+    check_grid({**config, "seeds": [0, 1]})
 
 
 def test_published_configuration_passes() -> None:
@@ -194,3 +211,35 @@ def test_changed_keys_names_the_leaves_that_differ() -> None:
     new = {"lr": 0.2, "model": {"name": "a", "px": 64}, "new": None}
     assert changed_keys(old, new) == ["gone: 1 -> None", "lr: 0.1 -> 0.2", "model.px: 32 -> 64"]
     assert changed_keys(old, old) == []
+
+
+ATTACK: dict[str, Any] = {
+    "views": 2, "crop_scale": [0.5, 1.0], "max_reference": 100, "gamma": 1.0, "offline_a": 0.3,
+    "combine": "mean_log_ratio", "references": "own", "refit_c": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": -1}, "views >= 0"),
+        ({"gamma": 0.0}, "gamma > 0"),
+        ({"gamma": float("nan")}, "gamma > 0"),
+        ({"offline_a": 1.1}, r"offline_a in \[0, 1\] or paired_seed"),
+        ({"offline_a": "target"}, r"offline_a in \[0, 1\] or paired_seed"),
+        ({"crop_scale": [0.0, 1.0]}, r"0 < crop_scale\[0\]"),
+        ({"max_reference": 0}, "max_reference >= 1"),
+        ({"combine": "best"}, "combine in"),
+        ({"references": "all"}, "references in"),
+        ({"refit_c": 0}, "refit_c > 0"),
+    ],
+)
+def test_impossible_attack_is_refused(change: dict[str, Any], message: str) -> None:
+    AttackSpec.from_dict(ATTACK)
+    with pytest.raises(ConfigError, match=f"attack: {message}.* does not hold"):
+        AttackSpec.from_dict({**ATTACK, **change})
+
+
+def test_scores_depend_on_the_questions_of_an_attack_only() -> None:
+    spec = AttackSpec.from_dict({**ATTACK, "gamma": 2.0})
+    assert spec.queries() == {"views": 2, "crop_scale": [0.5, 1.0], "max_reference": 100}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from oneshui import scoring
 from oneshui.data.images import ImageSet, InputSpec
 from oneshui.schemas import SCORES, read_table, write_table
-from oneshui.scoring import score_images
+from oneshui.scoring import score_images, score_view, score_with_features
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -75,3 +76,51 @@ def test_scores_of_a_destroyed_model_can_be_stored(tmp_path: Path) -> None:
     assert np.isfinite(logits).all() and abs(logits).max() == np.float16(65504)
     assert stored["loss"].max() > 1e6  # not of the clamped logits
     assert stored["p_true"].min() == 0.0
+
+
+class Timm(Weigh):
+    """The same with the parts that every timm model has: features are the channel means."""
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return images
+
+    def forward_head(self, images: Tensor, pre_logits: bool) -> Tensor:
+        assert pre_logits
+        return images.mean((2, 3))
+
+    def get_classifier(self) -> nn.Module:
+        return Head(self.n, self.size)
+
+
+class Head(nn.Module):
+    def __init__(self, n: int, size: float) -> None:
+        super().__init__()
+        self.n, self.size = n, size
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.size * features[:, : self.n]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_features_of_wanted_images_come_from_the_same_pass(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(scoring, "_BATCH", batch)
+    images, model = make_images("classification"), Timm(3, 30.0)
+    scores, features = score_with_features(model, images, torch.tensor([True, False, False, True]))
+    pd.testing.assert_frame_equal(scores, score_images(model, images))
+    assert features["image_id"].tolist() == [5, 0]
+    wanted = (images.pixels[[5, 0]].double() / 127.5 - 1).mean((2, 3))
+    np.testing.assert_allclose(np.stack(features["features"].to_list()), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_view_crops_each_image_in_its_own_way_whatever_is_asked_beside() -> None:
+    images, model = make_images("classification"), Weigh(3, 30.0)
+    arguments = {"crop_scale": (0.3, 0.6), "dataset": "toy"}
+    first = score_view(model, images, 1, **arguments)
+    alone = score_view(model, images.subset(torch.tensor([2, 0])), 1, **arguments)
+    assert first["view"].eq(1).all() and first["logits"].isna().all()
+    np.testing.assert_allclose(alone["loss"], first["loss"].to_numpy()[[2, 0]], rtol=1e-6)
+    other, elsewhere = score_view(model, images, 2, **arguments), score_view(model, images, 1, crop_scale=(0.3, 0.6),
+                                                                             dataset="other")  # fmt: skip
+    whole = score_images(model, images)
+    for differing in (other, elsewhere, whole):
+        assert (first["loss"] - differing["loss"]).abs().min() > 1e-6

@@ -48,7 +48,7 @@ def test_method_parameter_reruns_that_method_only(snakemake: Run, copied: Path) 
     config["methods"]["ssd"]["params"]["fisher"] = "batch"
     plan = planned(copied, config)
     assert plan["precompute_artefact"] == plan["unlearn"] == plan["score_unlearned"] == plan["measure_unlearned"] == 1
-    assert not {"train_pretrain", "train_retrain", "score_pretrain", "measure_retrain"} & set(plan)
+    assert not {"train_pretrain", "train_retrain", "score_pretrain", "measure_trained"} & set(plan)
 
 
 def test_parameter_of_unlearning_alone_keeps_the_artefact(copied: Path) -> None:
@@ -103,7 +103,7 @@ def test_new_seed_trains_its_own_models_only(snakemake: Run, copied: Path) -> No
     config = toy_config() | {"seeds": [0, 1]}
     plan = planned(copied, config)
     assert plan["train_pretrain"] == plan["train_retrain"] == plan["split_identities"] == 1
-    assert plan["measure_pretrain"] == plan["measure_retrain"] == 1
+    assert plan["measure_trained"] == 2
     assert not {"render_faces", "index_dataset", "pack_images"} & set(plan)
     snakemake("--configfile", str(write_config(copied, config)), folder=copied)
     assert {path: (sha256_file(path), path.stat().st_mtime_ns) for path in before} == before

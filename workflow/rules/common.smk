@@ -6,10 +6,25 @@ import re
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from oneshui.config import changed_keys, check_grid, grid_points, method_spec, raw_path
+from oneshui.config import (
+    PAIRED_SEED,
+    AttackSpec,
+    changed_keys,
+    check_grid,
+    grid_points,
+    method_spec,
+    raw_path,
+)
 from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
 from oneshui.methods import METHODS, artefact_spec, needs_of
+from oneshui.paths import (
+    model_file,
+    reference_of,
+    splits_file,
+    table_files,
+    table_rows,
+)
 from oneshui.schemas import read_meta
 
 validate(config, "../schemas/config.schema.yaml")
@@ -25,6 +40,7 @@ GPUS = 0 if config["device"] == "cpu" else 1
 THREADS = 4 if GPUS else 1
 
 SEEDS = config["seeds"]
+ATTACK_QUERIES = AttackSpec.from_dict(config["attack"]).queries()
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
@@ -140,11 +156,39 @@ def spec_of_method(wildcards):
     )
 
 
+def row_of(wildcards):
+    """The row of a table that a job is about (oneshui.paths)."""
+    if wildcards.get("trained"):
+        return wildcards.trained
+    return f"{wildcards.get('origin', 'pretrain')}/{wildcards.method}"
+
+
+def of_row(kind, wildcards, row=None, seed=None):
+    """A file about the model of a row, by default the job's own."""
+    w = wildcards
+    return model_file(kind, w.dataset, w.n, seed or w.seed, row or row_of(w))
+
+
 def model_of_origin(wildcards):
     """The trained model that a method starts from."""
-    part = "" if wildcards.origin == "pretrain" else f"n{wildcards.n}/"
-    run = f"{wildcards.dataset}/{part}seed{wildcards.seed}"
-    return f"results/models/{run}/{wildcards.origin}.safetensors"
+    origin = "retrain" if wildcards.origin == "retrain" else "pretrain"
+    return of_row("models", wildcards, origin)
+
+
+def request_of(wildcards):
+    """The photos that a method is given; those of other people in the wrong-photo control."""
+    control = "_wrong_photos" if wildcards.origin == "wrong_photos" else ""
+    return f"results/requests/{wildcards.dataset}/n{wildcards.n}/seed{wildcards.seed}{control}.parquet"
+
+
+def scores_of_row(wildcards):
+    """Scores of the model of a row."""
+    return of_row("scores", wildcards)
+
+
+def features_of_row(wildcards):
+    """Features of the model of a row."""
+    return of_row("features", wildcards)
 
 
 def spec_of_artefact(wildcards):
@@ -153,38 +197,75 @@ def spec_of_artefact(wildcards):
 
 
 def artefact_of(wildcards):
-    """What the method kept of the training data, or nothing."""
+    """What the method kept of the training data of the model it starts from, or nothing."""
     if wildcards.method not in that_need("artefact"):
         return []
     run = f"{wildcards.dataset}/n{wildcards.n}/seed{wildcards.seed}"
-    return f"results/artefacts/{run}/{wildcards.origin}/{wildcards.method}.safetensors"
+    origin = "retrain" if wildcards.origin == "retrain" else "pretrain"
+    return f"results/artefacts/{run}/{origin}/{wildcards.method}.safetensors"
 
 
-def metric_files(name):
-    """Metric files of a table: every block, every seed; the trained models and each method."""
-    table = config["tables"][name]
-    return [
-        f"results/metrics/{block['dataset']}/n{block['n']}/seed{seed}/{row}.parquet"
-        for block in table["blocks"]
-        for seed in SEEDS
-        for row in (
-            "pretrain",
-            "retrain",
-            *(f"pretrain/{method}" for method in table["methods"]),
-        )
+def paired_seed(wildcards):
+    """The seed on which an attack chooses offline_a: the next one, or none."""
+    if config["attack"]["offline_a"] != PAIRED_SEED:
+        return None
+    return SEEDS[(SEEDS.index(int(wildcards.seed)) + 1) % len(SEEDS)]
+
+
+def attack_inputs(wildcards):
+    """Scores of the attacked and the reference models with their splits, and the same of the paired seed."""
+    row, own = row_of(wildcards), int(wildcards.seed)
+    others = [
+        s for s in SEEDS if s != own and config["attack"]["references"] == "seeds"
     ]
+    files = {
+        "target": of_row("scores", wildcards, row),
+        "references": [
+            of_row("scores", wildcards, reference_of(row), seed)
+            for seed in (own, *others)
+        ],
+        "splits": [splits_file(wildcards.dataset, seed) for seed in (own, *others)],
+    }
+    paired = paired_seed(wildcards)
+    if paired is not None:
+        files |= {
+            "paired_target": of_row("scores", wildcards, row, paired),
+            "paired_reference": of_row("scores", wildcards, reference_of(row), paired),
+            "paired_splits": splits_file(wildcards.dataset, paired),
+        }
+    return files
 
 
-def table_metrics(wildcards):
-    """Metric files of the table that is made."""
-    return metric_files(wildcards.table)
+def files_of_table(name):
+    """Metrics, attacks and refit attacks of a table."""
+    return table_files(config["tables"][name], SEEDS, that_need("data"))
+
+
+def attacks_of_table(wildcards):
+    """Attacks on all models of a table."""
+    return files_of_table(wildcards.table)["attacks"]
+
+
+def table_inputs(wildcards):
+    """What a table is made from."""
+    files = files_of_table(wildcards.table)
+    summary = [f"results/attacks/{wildcards.table}.csv"] if files["attacks"] else []
+    return {"metrics": files["metrics"] + files["refit"], "attacks": summary}
+
+
+def rows_of_figure(wildcards):
+    """Models of the table that a figure is about."""
+    return table_rows(config["tables"][config["figures"][wildcards.figure]["table"]])
 
 
 def figure_inputs(wildcards):
     """Files that a figure is drawn from: the table and its single seeds, or the trained models of its blocks."""
     figure = config["figures"][wildcards.figure]
     if figure["kind"] == "table_bars":
-        return [f"results/tables/{figure['table']}.csv", *metric_files(figure["table"])]
+        table = f"results/tables/{figure['table']}.csv"
+        return [table, *files_of_table(figure["table"])["metrics"]]
+    if figure["kind"] == "roc":
+        return files_of_table(figure["table"])["attacks"]
     blocks = config["tables"][figure["table"]]["blocks"]
     pretrained = {
         f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors"

@@ -79,8 +79,20 @@ rule export_request:
         "results/logs/export_request/{dataset}/n{n}/seed{seed}.log",
     conda:
         "../../envs/torch.yaml"
+    params:
+        wrong_photos=False,
     script:
         "../scripts/export_request.py"
+
+
+# a control: does the photo matter?
+use rule export_request as export_wrong_photos with:
+    output:
+        request="results/requests/{dataset}/n{n}/seed{seed}_wrong_photos.parquet",
+    log:
+        "results/logs/export_wrong_photos/{dataset}/n{n}/seed{seed}.log",
+    params:
+        wrong_photos=True,
 
 
 rule check_dataset:

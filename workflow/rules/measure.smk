@@ -6,8 +6,10 @@ rule score_pretrain:
         model="results/models/{dataset}/seed{seed}/pretrain.safetensors",
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
     output:
         scores="results/scores/{dataset}/seed{seed}/pretrain.parquet",
+        features="results/features/{dataset}/seed{seed}/pretrain.parquet",
     log:
         "results/logs/score_pretrain/{dataset}/seed{seed}.log",
     conda:
@@ -17,19 +19,23 @@ rule score_pretrain:
         gpu=GPUS,
         mem_mb=16000,
         runtime=60,
+    params:
+        queries=ATTACK_QUERIES,
     script:
         "../scripts/score_model.py"
 
 
-use rule score_pretrain as score_retrain with:
+use rule score_pretrain as score_retrained with:
     input:
-        model="results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors",
+        model="results/models/{dataset}/n{n}/seed{seed}/{retrained}.safetensors",
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
     output:
-        scores="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
+        scores="results/scores/{dataset}/n{n}/seed{seed}/{retrained}.parquet",
+        features="results/features/{dataset}/n{n}/seed{seed}/{retrained}.parquet",
     log:
-        "results/logs/score_retrain/{dataset}/n{n}/seed{seed}.log",
+        "results/logs/score_retrained/{dataset}/n{n}/seed{seed}/{retrained}.log",
 
 
 use rule score_pretrain as score_unlearned with:
@@ -37,56 +43,38 @@ use rule score_pretrain as score_unlearned with:
         model="results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
     output:
         scores="results/scores/{dataset}/n{n}/seed{seed}/{origin}/{method}.parquet",
+        features=kept(
+            "results/features/{dataset}/n{n}/seed{seed}/{origin}/{method}.parquet"
+        ),
     log:
         "results/logs/score_unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
 
 
-rule measure_pretrain:
+rule measure_trained:
     input:
-        scores="results/scores/{dataset}/seed{seed}/pretrain.parquet",
+        scores=scores_of_row,
         retrain="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
         index="results/data/{dataset}/index.parquet",
         splits="results/splits/{dataset}/seed{seed}.parquet",
     output:
-        metrics="results/metrics/{dataset}/n{n}/seed{seed}/pretrain.parquet",
+        metrics="results/metrics/{dataset}/n{n}/seed{seed}/{trained}.parquet",
     log:
-        "results/logs/measure_pretrain/{dataset}/n{n}/seed{seed}.log",
+        "results/logs/measure_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
     conda:
         "../../envs/report.yaml"
     params:
-        origin="pretrain",
-        method="pretrain",
+        row="{trained}",
     script:
         "../scripts/compute_metrics.py"
 
 
-use rule measure_pretrain as measure_retrain with:
-    input:
-        scores="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
-        retrain="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
-        index="results/data/{dataset}/index.parquet",
-        splits="results/splits/{dataset}/seed{seed}.parquet",
-    output:
-        metrics="results/metrics/{dataset}/n{n}/seed{seed}/retrain.parquet",
-    log:
-        "results/logs/measure_retrain/{dataset}/n{n}/seed{seed}.log",
-    params:
-        origin="retrain",
-        method="retrain",
-
-
-use rule measure_pretrain as measure_unlearned with:
-    input:
-        scores="results/scores/{dataset}/n{n}/seed{seed}/{origin}/{method}.parquet",
-        retrain="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
-        index="results/data/{dataset}/index.parquet",
-        splits="results/splits/{dataset}/seed{seed}.parquet",
+use rule measure_trained as measure_unlearned with:
     output:
         metrics="results/metrics/{dataset}/n{n}/seed{seed}/{origin}/{method}.parquet",
     log:
         "results/logs/measure_unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     params:
-        origin="{origin}",
-        method="{method}",
+        row="{origin}/{method}",

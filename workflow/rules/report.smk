@@ -3,7 +3,7 @@
 
 rule make_table:
     input:
-        metrics=table_metrics,
+        unpack(table_inputs),
         published=os.path.join(RESOURCES, "paper", "published_results.csv"),
     output:
         csv=report(
@@ -46,6 +46,8 @@ rule make_figure:
         "../../envs/report.yaml"
     params:
         spec=lookup(dpath="figures/{figure}", within=config),
+        rows=rows_of_figure,
+        seeds=SEEDS,
     script:
         "../scripts/make_figure.py"
 

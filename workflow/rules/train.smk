@@ -53,3 +53,15 @@ use rule train_pretrain as train_retrain with:
     params:
         spec=training_spec,
         role="retrain",
+
+
+use rule train_retrain as train_ceiling with:
+    output:
+        model=protected("results/models/{dataset}/n{n}/seed{seed}/ceiling.safetensors"),
+    log:
+        "results/logs/train_ceiling/{dataset}/n{n}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/train_ceiling/{dataset}/n{n}/seed{seed}.tsv"
+    params:
+        spec=training_spec,
+        role="ceiling",

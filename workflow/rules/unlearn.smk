@@ -16,6 +16,7 @@ rule precompute_artefact:
         "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(that_need("artefact")),
+        origin="pretrain|retrain",
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -33,7 +34,7 @@ rule precompute_artefact:
 rule unlearn:
     input:
         model=model_of_origin,
-        request="results/requests/{dataset}/n{n}/seed{seed}.parquet",
+        request=request_of,
         artefact=artefact_of,
     output:
         model=kept(
@@ -74,6 +75,7 @@ rule unlearn_with_data:
         "results/benchmarks/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(that_need("data")),
+        origin="pretrain|retrain",
     conda:
         "../../envs/torch.yaml"
     threads: THREADS

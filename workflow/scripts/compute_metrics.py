@@ -16,6 +16,5 @@ with log_to(snakemake.log[0]):
         dataset=snakemake.wildcards.dataset,
         n=int(snakemake.wildcards.n),
         seed=int(snakemake.wildcards.seed),
-        origin=snakemake.params.origin,
-        method=snakemake.params.method,
+        row=snakemake.params.row,
     )

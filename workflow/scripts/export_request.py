@@ -13,4 +13,5 @@ with log_to(snakemake.log[0]):
         snakemake.input.splits,
         snakemake.output.request,
         n=int(snakemake.wildcards.n),
+        wrong_photos=snakemake.params.wrong_photos,
     )

@@ -14,4 +14,6 @@ with log_to(snakemake.log[0]):
         snakemake.output.csv,
         name=snakemake.wildcards.figure,
         spec=snakemake.params.spec,
+        rows=list(snakemake.params.rows),
+        seeds=list(snakemake.params.seeds),
     )

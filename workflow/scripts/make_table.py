@@ -10,6 +10,7 @@ with log_to(snakemake.log[0]):
     make_table(
         list(snakemake.input.metrics),
         snakemake.input.published,
+        next(iter(snakemake.input.attacks), None),
         snakemake.output.csv,
         snakemake.output.markdown,
         snakemake.output.latex,

@@ -12,6 +12,11 @@ with log_to(snakemake.log[0]):
         snakemake.input.model,
         snakemake.input.index,
         snakemake.input.images,
+        snakemake.input.splits,
         snakemake.output.scores,
+        snakemake.output.features,
+        dataset=snakemake.wildcards.dataset,
+        seed=int(snakemake.wildcards.seed),
+        queries=snakemake.params.queries,
         device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
     )

@@ -16,7 +16,7 @@ with log_to(snakemake.log[0]):
         weights_path=snakemake.input.get("weights") or None,
         role=snakemake.params.role,
         dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n) if snakemake.params.role == "retrain" else None,
+        n=None if snakemake.params.role == "pretrain" else int(snakemake.wildcards.n),
         seed=int(snakemake.wildcards.seed),
         spec=snakemake.params.spec,
         device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),

@@ -182,10 +182,14 @@ class ImageSet:
 
         The random numbers are drawn on the CPU, so that a run sees the same crops on every device.
         """
-        pixels = self._stored(rows)
-        boxes = random_crop_boxes(len(rows), pixels.shape[-2], pixels.shape[-1], scale, generator)
-        flip = torch.rand(len(rows), generator=generator) < 0.5
-        return self.input.normalise(resample(pixels, boxes.to(self.device), self.input.px, flip.to(self.device)))
+        height, width = self.pixels.shape[-2:]
+        boxes = random_crop_boxes(len(rows), height, width, scale, generator)
+        return self.cropped(rows, boxes, torch.rand(len(rows), generator=generator) < 0.5)
+
+    def cropped(self, rows: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
+        """Return the images at ``rows`` cut to ``boxes`` (B, 4) and mirrored where ``flip`` (B,) says so."""
+        boxes, flip = boxes.to(self.device), flip.to(self.device)
+        return self.input.normalise(resample(self._stored(rows), boxes, self.input.px, flip))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) in order under the test transform, the last batch smaller."""

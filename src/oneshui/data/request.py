@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from oneshui.errors import ConfigError
+from oneshui.seeds import stream
 
 
 def build_request(index: pd.DataFrame, splits: pd.DataFrame, pixels: npt.NDArray[np.uint8], n: int) -> pd.DataFrame:
@@ -28,6 +29,28 @@ def build_request(index: pd.DataFrame, splits: pd.DataFrame, pixels: npt.NDArray
     chosen = support.head(n).merge(index[["image_id", "label"]], on="image_id", validate="one_to_one")
     chosen["image"] = [_png(pixels[image_id]) for image_id in chosen["image_id"]]
     return chosen[["request_rank", "identity", "label", "image"]]
+
+
+def build_wrong_photos(
+    index: pd.DataFrame, splits: pd.DataFrame, pixels: npt.NDArray[np.uint8], n: int, *, dataset: str, seed: int
+) -> pd.DataFrame:
+    """Return the request of ``build_request`` with the photos, and their labels, of ``n`` other people.
+
+    They are test identities, one random photo each: like a support photo, none was trained on. A request of fewer
+    identities is a prefix of a larger one.
+
+    Raises:
+        ConfigError: there are not ``n`` ranked or not ``n`` test identities.
+    """
+    request = build_request(index, splits, pixels, n)
+    test = splits.loc[splits["role"] == "test", ["image_id", "identity"]].sort_values("image_id")
+    draw = stream("wrong-photos", dataset, seed)
+    people = draw.permutation(np.sort(test["identity"].unique()))
+    if len(people) < n:
+        raise ConfigError(f"n = {n} photos of other people are needed, but the test set has {len(people)} people")
+    chosen = [int(draw.choice(test.loc[test["identity"] == person, "image_id"])) for person in people[:n]]
+    labels = index.set_index("image_id")["label"].loc[chosen]
+    return request.assign(label=labels.to_list(), image=[_png(pixels[image_id]) for image_id in chosen])
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -9,6 +9,7 @@ from oneshui.errors import ConfigError
 METHOD_NAMES = {
     "pretrain": "Pretrain",
     "retrain": "Retrain",
+    "ceiling": "Ceiling (retrained again)",
     "ssd": "SSD",
     "metaunlearn": "MetaUnlearn",
     "pgu": "PGU",
@@ -23,6 +24,7 @@ MEASURE_NAMES = {"map": "mAP", "accuracy": "accuracy"}
 COLOURS = {
     "pretrain": "#999999",
     "retrain": "#000000",
+    "ceiling": "#777777",
     "ssd": "#E69F00",
     "metaunlearn": "#D55E00",
     "pgu": "#56B4E9",

@@ -18,7 +18,7 @@ from oneshui.data.index import build_index, choose_identities
 from oneshui.data.layouts import Annotations, read_annotations
 from oneshui.data.probe import duplicate_groups, probe_images
 from oneshui.data.raw_layouts import write_raw
-from oneshui.data.request import build_request
+from oneshui.data.request import build_request, build_wrong_photos
 from oneshui.data.synthetic import SyntheticSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import spec_hash, write_text
@@ -133,9 +133,23 @@ def split_identities(
 
 
 def export_request(
-    index_path: str | Path, images_path: str | Path, splits_path: str | Path, output_path: str | Path, *, n: int
+    index_path: str | Path,
+    images_path: str | Path,
+    splits_path: str | Path,
+    output_path: str | Path,
+    *,
+    n: int,
+    wrong_photos: bool,
 ) -> None:
     """Write the request of the first ``n`` ranked identities: one photo each, its bytes inside.
+
+    Args:
+        index_path: index of the dataset.
+        images_path: packed images.
+        splits_path: of the seed.
+        output_path: request to write.
+        n: number of identities.
+        wrong_photos: put photos of other people in their place: the control that shows whether the photo matters.
 
     Raises:
         ConfigError: fewer than ``n`` identities are ranked.
@@ -143,11 +157,13 @@ def export_request(
     index, meta = read_table(index_path, INDEX)
     frame, split_meta = read_table(splits_path, SPLITS)
     pixels = np.load(images_path, mmap_mode="r", allow_pickle=False)
-    request = build_request(index, frame, pixels, n)
+    if wrong_photos:
+        request = build_wrong_photos(index, frame, pixels, n, dataset=split_meta["dataset"], seed=split_meta["seed"])
+    else:
+        request = build_request(index, frame, pixels, n)
     kept = {key: meta[key] for key in ("task", "classes", "dataset")}
-    write_table(
-        output_path, request, REQUEST, {**kept, "n": n, "seed": split_meta["seed"], "splits": split_meta["content"]}
-    )
+    kept |= {"n": n, "seed": split_meta["seed"], "splits": split_meta["content"], "wrong_photos": wrong_photos}
+    write_table(output_path, request, REQUEST, kept)
 
 
 def expected_counts(path: str | Path, layout: str) -> dict[str, float] | None:

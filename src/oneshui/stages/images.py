@@ -9,6 +9,7 @@ import torch
 
 from oneshui.data.images import ImageSet, InputSpec, open_pixels
 from oneshui.errors import CheckpointError, DataError
+from oneshui.metrics.roles import metric_rows
 from oneshui.models import Checkpoint, ModelSpec
 from oneshui.schemas import INDEX, SPLITS, read_table
 from oneshui.tasks import Task
@@ -25,6 +26,10 @@ class RunImages:
     def take(self, image_ids: np.ndarray) -> ImageSet:
         """Return the images with these ids."""
         return self.everything.subset(torch.from_numpy(np.asarray(image_ids, dtype="int64")))
+
+    def training_set(self, n: int | None) -> ImageSet:
+        """Return D_tr, on which models are pretrained, or D_r of a request of size ``n``, for retrained ones."""
+        return self.role("train") if n is None else self.take(metric_rows(self.splits, n)["retain"])
 
     def role(self, role: str) -> ImageSet:
         """Return the images of ``train`` (D_tr, without support images), ``val`` or ``test``."""

@@ -3,14 +3,12 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneshui.errors import DataError
@@ -18,27 +16,15 @@ from oneshui.metrics.accuracy import accuracy, mean_average_precision
 from oneshui.metrics.measure import MEASURES
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import TOW_SPLITS, tug_of_war
-from oneshui.schemas import INDEX, METRICS, SCORES, SPLITS, read_arrow, read_table, write_table
+from oneshui.paths import origin_and_method
+from oneshui.schemas import METRICS, SCORES, SPLITS, read_arrow, read_table, write_table
+from oneshui.stages.rows import ImageRows, check_split, ids_of, matrix_of, read_labels, require, sorted_rows
 
 logger = logging.getLogger(__name__)
 
 _SPLITS = (*TOW_SPLITS, "val")
 #: what making a model cost, in its metadata: s and MB of unlearning, and of precomputing the artefact
 COSTS = ("seconds", "peak_mb", "precompute_seconds", "precompute_peak_mb")
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a file says about images, one row per image, in the order of ``ids`` (sorted, without repetition)."""
-
-    path: str | Path
-    ids: npt.NDArray[np.int64]
-    values: dict[str, npt.NDArray[Any]]
-
-    def take(self, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """Return the values of ``ids``, all of which are known to be here."""
-        rows = np.searchsorted(self.ids, ids)
-        return {name: column[rows] for name, column in self.values.items()}
 
 
 def compute_metrics(
@@ -51,8 +37,7 @@ def compute_metrics(
     dataset: str,
     n: int,
     seed: int,
-    origin: str,
-    method: str,
+    row: str,
 ) -> None:
     """Write the metrics of one model: how well it does on each split, and its tug of war with the retrained model.
 
@@ -69,8 +54,7 @@ def compute_metrics(
         dataset: name of the dataset, as in the config.
         n: number of identities to forget.
         seed: seed of the run.
-        origin: ``pretrain`` or ``retrain``, the model that was unlearned.
-        method: ``pretrain``, ``retrain`` or the name of a method.
+        row: the model: pretrain, retrain, ceiling, or ORIGIN/METHOD.
 
     Raises:
         DataError: image ids disagree between the files, an image is missing, or a model is of another split. (A model
@@ -79,8 +63,8 @@ def compute_metrics(
     """
     splits, split_meta = read_table(splits_path, SPLITS)
     rows = {name: ids for name, ids in metric_rows(splits, n).items() if name in _SPLITS}
-    labels, task, classes = _read_labels(index_path)
-    _require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
+    labels, task, classes = read_labels(index_path)
+    require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
     scores, model = _read_scores(scores_path, classes)
     _check_scores(scores, model, rows.values(), labels, splits_path, split_meta)
     diverged = bool(np.isnan(scores.values["loss"]).any())
@@ -88,7 +72,7 @@ def compute_metrics(
         logger.warning("%s: the model answers NaN: it has blown up and nothing else can be measured", scores_path)
     values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
     values += [entry for entry in _health(model) if not (diverged and entry[1] == "blown_up")]
-    if method != "retrain" and not diverged:
+    if row != "retrain" and not diverged:
         reference, reference_model = _read_scores(retrain_scores_path, classes)
         _check_scores(reference, reference_model, rows.values(), labels, splits_path, split_meta)
         compared = {split: rows[split] for split in TOW_SPLITS}
@@ -96,97 +80,38 @@ def compute_metrics(
         measure = MEASURES[task]
         values.append(("all", "tow", tug_of_war(_by_split(values, measure), _by_split(expected, measure))))
     frame = pd.DataFrame(values, columns=["split", "metric", "value"])
-    frame = frame.assign(dataset=dataset, n=n, seed=seed, origin=origin, method=method)[list(METRICS.columns)]
-    write_table(output_path, frame, METRICS, {"task": task, "model": model})
+    write_table(output_path, metric_table(frame, dataset, n, seed, row), METRICS, {"task": task, "model": model})
 
 
-def _read_labels(path: str | Path) -> tuple[_Rows, str, int]:
-    """Return the labels of all images, the task and the number of model outputs."""
-    table, meta = read_arrow(path, INDEX, columns=["image_id", "label"])
-    task, classes = meta.get("task"), meta.get("classes")
-    if task not in MEASURES or not classes:
-        raise DataError(
-            f"{path}: its metadata have task {task!r} and classes {classes!r}, needed: task of "
-            f"{', '.join(MEASURES)} and a list of class names. Delete it to make it again."
-        )
-    ids = _ids(table, path)
-    label = table.column("label").combine_chunks()
-    columns = (
-        label.to_numpy(zero_copy_only=False) if task == "classification" else _matrix(label, ids, len(classes), path)
-    )
-    return _sorted(path, ids, {"label": columns}), str(task), len(classes)
+def metric_table(values: pd.DataFrame, dataset: str, n: int, seed: int, row: str) -> pd.DataFrame:
+    """Return split, metric and value with the run that they are of (schema METRICS)."""
+    origin, method = origin_and_method(row)
+    return values.assign(dataset=dataset, n=n, seed=seed, origin=origin, method=method)[list(METRICS.columns)]
 
 
-def _read_scores(path: str | Path, classes: int) -> tuple[_Rows, dict[str, Any]]:
+def _read_scores(path: str | Path, classes: int) -> tuple[ImageRows, dict[str, Any]]:
     """Return losses and logits of view 0, and what the file says about its model."""
     table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss", "logits"])
     table = table.filter(pc.equal(table.column("view"), 0))
-    ids = _ids(table, path)
+    ids = ids_of(table, path)
     loss = table.column("loss").to_numpy().astype(np.float64)
-    logits = _matrix(table.column("logits").combine_chunks(), ids, classes, path)
-    return _sorted(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
-
-
-def _ids(table: pa.Table, path: str | Path) -> npt.NDArray[np.int64]:
-    ids: npt.NDArray[np.int64] = table.column("image_id").to_numpy().astype(np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) < len(ids):
-        raise DataError(
-            f"{path}: some images have several rows ({_first(values[counts > 1])}). Delete it to make it again."
-        )
-    return ids
-
-
-def _matrix(lists: Any, ids: npt.NDArray[np.int64], width: int, path: str | Path) -> npt.NDArray[Any]:
-    """Return a list column as ``(images, width)``; a null counts as an empty list."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    wrong = ids[lengths != width]
-    if len(wrong):
-        raise DataError(
-            f"{path}: {len(wrong)} images have a number of logits or labels other than the {width} classes "
-            f"({_first(wrong)}). Was it made for another dataset? Delete it to make it again."
-        )
-    flat: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, width)
-
-
-def _sorted(path: str | Path, ids: npt.NDArray[np.int64], values: dict[str, npt.NDArray[Any]]) -> _Rows:
-    order = np.argsort(ids)
-    return _Rows(path, ids[order], {name: column[order] for name, column in values.items()})
+    logits = matrix_of(table.column("logits").combine_chunks(), ids, classes, path)
+    return sorted_rows(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
 
 
 def _check_scores(
-    scores: _Rows, model: Mapping[str, Any], needed: Iterable[npt.NDArray[np.int64]], labels: _Rows,
+    scores: ImageRows, model: Mapping[str, Any], needed: Iterable[npt.NDArray[np.int64]], labels: ImageRows,
     splits_path: str | Path, split_meta: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Refuse scores of other images, or of a model that was trained on another split."""
-    if model.get("splits") != split_meta.get("content"):
-        raise DataError(
-            f"{scores.path}: its model was trained on another split than {splits_path} holds (data, labels or split "
-            "options have changed). Move the model away to train it again, or restore the old data."
-        )
-    _require(scores.ids, labels.ids, scores.path, labels.path)
+    check_split(scores.path, model, splits_path, split_meta)
+    require(scores.ids, labels.ids, scores.path, labels.path)
     for ids in needed:
-        _require(ids, scores.ids, splits_path, scores.path)
-
-
-def _require(
-    ids: npt.NDArray[np.int64], known: npt.NDArray[np.int64], where: str | Path, missing_in: str | Path
-) -> None:
-    missing = np.setdiff1d(ids, known)
-    if len(missing):
-        raise DataError(
-            f"{missing_in}: {len(missing)} images of {where} are missing ({_first(missing)}). The files belong to "
-            "different runs; delete the older one to make it again."
-        )
-
-
-def _first(ids: npt.NDArray[np.int64]) -> str:
-    return "image_id " + ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
+        require(ids, scores.ids, splits_path, scores.path)
 
 
 def _measure(
-    scores: _Rows, labels: _Rows, rows: dict[str, npt.NDArray[np.int64]], task: str
+    scores: ImageRows, labels: ImageRows, rows: dict[str, npt.NDArray[np.int64]], task: str
 ) -> list[tuple[str, str, float]]:
     """Return (split, metric, value) of every metric that belongs to a split."""
     values = []

@@ -10,8 +10,10 @@ import pandas as pd
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import read_header, write_text
 from oneshui.metrics.measure import MEASURES
-from oneshui.report import tables
-from oneshui.schemas import METRICS, read_table
+from oneshui.report import attacks, tables
+from oneshui.report.latex import to_latex
+from oneshui.report.markdown import to_markdown
+from oneshui.schemas import ATTACK, METRICS, read_table
 
 #: .../{dataset}/seed{seed}/pretrain.safetensors or .../{dataset}/n{n}/seed{seed}/retrain.safetensors
 _MODEL_PATH = re.compile(r"(?P<dataset>[^/]+)/(?:n(?P<n>\d+)/)?seed(?P<seed>\d+)/(?P<role>[^/]+)\.safetensors$")
@@ -20,6 +22,7 @@ _MODEL_PATH = re.compile(r"(?P<dataset>[^/]+)/(?:n(?P<n>\d+)/)?seed(?P<seed>\d+)
 def make_table(
     metrics_paths: Sequence[str | Path],
     published_path: str | Path | None,
+    attacks_path: str | Path | None,
     output_csv: str | Path,
     output_md: str | Path,
     output_tex: str | Path,
@@ -34,11 +37,12 @@ def make_table(
     Args:
         metrics_paths: metrics of all models of the table, in any order.
         published_path: CSV of the published results, or None.
+        attacks_path: what ``summarise_attacks`` wrote, or None.
         output_csv: all numbers, in percent.
         output_md: the table to read.
         output_tex: the table for a paper.
         name: name of the table in the config, for error messages.
-        spec: ``{title, blocks, methods, decimals}``.
+        spec: ``{title, blocks, methods, decimals, privacy}``.
         seeds: the seeds that every row must have.
         data_methods: methods that need the training data at unlearning time.
 
@@ -50,10 +54,21 @@ def make_table(
     metrics = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(METRICS.columns))
     published = None if published_path is None else _read_csv(published_path)
     spec = {"title": name, **spec}
-    table = tables.make_table(metrics, spec, published, seeds=seeds, data_methods=data_methods)
+    summary = None if attacks_path is None else _read_csv(attacks_path)
+    table = tables.make_table(metrics, spec, published, summary, seeds=seeds, data_methods=data_methods)
     write_text(output_csv, tables.to_csv(table))
-    write_text(output_md, tables.to_markdown(table, spec, seeds=seeds))
-    write_text(output_tex, tables.to_latex(table, spec))
+    write_text(output_md, to_markdown(table, spec, seeds=seeds))
+    write_text(output_tex, to_latex(table, spec))
+
+
+def summarise_attacks(attack_paths: Sequence[str | Path], output_path: str | Path, *, seeds: Sequence[int]) -> None:
+    """Write rates and areas of attacks on the models of a table as tidy CSV, by seed and pooled.
+
+    Raises:
+        DataError: a file is damaged, or two are of the same model and seed.
+    """
+    summary = attacks.summarise((read_table(path, ATTACK) for path in attack_paths), seeds=seeds)
+    write_text(output_path, summary.to_csv(index=False, lineterminator="\n"))
 
 
 def make_figure(
@@ -64,17 +79,21 @@ def make_figure(
     *,
     name: str,
     spec: Mapping[str, Any],
+    rows: Sequence[str],
+    seeds: Sequence[int],
 ) -> None:
     """Write a figure as PDF and PNG, and its points as CSV.
 
     Args:
         inputs: for ``table_bars`` the CSV of one table, then the metric files whose single seeds are shown as dots; for
-            ``training_curves`` the models.
+            ``training_curves`` the models; for ``roc`` attacks.
         output_pdf: the figure for a paper.
         output_png: the figure for a screen.
         output_csv: the plotted points.
         name: name of the figure in the config, for error messages.
-        spec: ``{kind: table_bars | training_curves}``.
+        spec: ``{kind: table_bars | training_curves | roc}``.
+        rows: models of the figure's table, in order.
+        seeds: of the table.
 
     Raises:
         ConfigError: the kind is unknown, or does not fit the inputs.
@@ -82,7 +101,7 @@ def make_figure(
         CheckpointError: a model has no training history.
     """
     # imported here because tables need no matplotlib, which takes half of their time
-    from oneshui.report import figures
+    from oneshui.report import figures, roc_figure
 
     kind = spec.get("kind")
     if kind == "table_bars":
@@ -91,8 +110,11 @@ def make_figure(
         figure, points = figures.table_bars(_read_csv(inputs[0]), _seed_values(inputs[1:]))
     elif kind == "training_curves":
         figure, points = figures.training_curves([read_history(path) for path in inputs])
+    elif kind == "roc":
+        read = (read_table(path, ATTACK) for path in inputs)
+        figure, points = roc_figure.roc_curves(read, rows=rows, seeds=seeds)
     else:
-        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves")
+        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves, roc")
     figures.save_figure(figure, points, output_pdf, path_png=output_png, path_csv=output_csv)
 
 

@@ -11,7 +11,6 @@ from oneshui.config import TrainSpec
 from oneshui.data.images import InputSpec
 from oneshui.errors import CheckpointError
 from oneshui.files import sha256_file, spec_hash
-from oneshui.metrics.roles import metric_rows
 from oneshui.models import ModelSpec, build_model, check_model, save_model
 from oneshui.seeds import seed_of
 from oneshui.stages.images import open_run
@@ -22,10 +21,11 @@ def train_model(
     index_path: Path, images_path: Path, splits_path: Path, output_path: Path, *, weights_path: Path | None, role: str,
     dataset: str, n: int | None, seed: int, spec: Mapping[str, Any], device: torch.device,
 ) -> None:  # fmt: skip
-    """Train on D_tr (role ``pretrain``) or on D_r of the request of size ``n`` (role ``retrain``).
+    """Train on D_tr (role ``pretrain``) or on D_r of the request of size ``n`` (roles ``retrain`` and ``ceiling``).
 
     An interrupted run goes on from ``output_path`` + ".resume", and ends with the weights of an uninterrupted one.
-    Both roles of a seed start from the same initial weights, as one seed does in the published code.
+    Pretrain and retrain of a seed start from the same initial weights, as one seed does in the published code; the
+    ceiling, a second retrained model, from others (of pretrained weights: with another classifier).
 
     Args:
         index_path: of the dataset.
@@ -33,9 +33,9 @@ def train_model(
         splits_path: of this seed.
         output_path: checkpoint, written atomically.
         weights_path: initial weights in safetensors, or None for random ones.
-        role: pretrain or retrain.
+        role: pretrain, retrain or ceiling.
         dataset: name for random streams and metadata.
-        n: forget identities that are left out (retrain), None for pretrain.
+        n: forget identities that are left out, None for pretrain.
         seed: of the run.
         spec: ``{"dataset": ..., "training": ...}`` of the config; stored with the model.
         device: where to train.
@@ -43,12 +43,12 @@ def train_model(
     train_spec = TrainSpec.from_dict(spec["training"])
     input_spec = InputSpec(train_spec.input_px, train_spec.mean, train_spec.std)
     run = open_run(index_path, images_path, splits_path, input_spec, device)
-    train = run.role("train") if n is None else run.take(metric_rows(run.splits, n)["retain"])
+    train = run.training_set(n)
     model_spec = ModelSpec(
         train_spec.model, train.task, train_spec.input_px, train_spec.mean, train_spec.std, train_spec.model_options
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("init", dataset, seed))
+        torch.manual_seed(seed_of("init-ceiling" if role == "ceiling" else "init", dataset, seed))
         model = build_model(model_spec, weights=weights_path).to(device)
     check_model(model, model_spec, device)
     weights = None if weights_path is None else sha256_file(weights_path)

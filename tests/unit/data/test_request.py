@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from oneshui.data.images import InputSpec
-from oneshui.data.request import build_request
+from oneshui.data.request import build_request, build_wrong_photos
 from oneshui.data.support import read_request
 from oneshui.errors import ConfigError, DataError
 from oneshui.schemas import REQUEST, write_table
@@ -141,3 +141,20 @@ def test_photo_that_cannot_be_decoded_is_an_error(tmp_path: Path, damage: str) -
     path = write_request(tmp_path / "r.parquet", image=images)
     with pytest.raises(DataError, match=r"r\.parquet, row 1: the photo cannot be decoded"):
         read_request(path, CLASSES, RAW, CPU, stored_px=None)
+
+
+def test_wrong_photos_are_of_test_people_with_their_own_labels() -> None:
+    splits = make_splits()
+    splits.loc[splits["identity"].isin([8, 9]), "role"] = "test"  # images 5, 6 and 7, 8
+    index = make_index(CLASSES).assign(label=[0, 1, 2, 2, 1, 1, 1, 2, 2, 0])
+    right = build_request(index, splits, PIXELS, 2)
+    wrong = build_wrong_photos(index, splits, PIXELS, 2, dataset="toy", seed=0)
+    assert wrong[["request_rank", "identity"]].equals(right[["request_rank", "identity"]])
+    pictures = [np.array(Image.open(io.BytesIO(data))).transpose(2, 0, 1) for data in wrong["image"]]
+    shown = [next(i for i in range(10) if np.array_equal(picture, PIXELS[i])) for picture in pictures]
+    assert len({5, 6} & set(shown)) == len({7, 8} & set(shown)) == 1
+    assert wrong["label"].tolist() == [1 if image in (5, 6) else 2 for image in shown]
+    first = build_wrong_photos(index, splits, PIXELS, 1, dataset="toy", seed=0)
+    assert first["image"].tolist() == wrong["image"].tolist()[:1]
+    with pytest.raises(ConfigError, match="n = 3 photos of other people are needed, but the test set has 2"):
+        build_wrong_photos(index, splits, PIXELS, 3, dataset="toy", seed=0)

@@ -101,7 +101,7 @@ def test_a_table_read_from_csv_can_be_drawn(tmp_path: Path) -> None:
     source = table((("toy", 1),))
     source.to_csv(tmp_path / "table.csv", index=False)
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
-    make_figure([tmp_path / "table.csv"], *outputs, name="figure", spec={"kind": "table_bars"})
+    make_figure([tmp_path / "table.csv"], *outputs, name="figure", spec={"kind": "table_bars"}, rows=[], seeds=[0])
     _, points = table_bars(source)
     written = pd.read_csv(outputs[2])
     pd.testing.assert_frame_equal(written, points, check_dtype=False)
@@ -185,7 +185,7 @@ def test_stage_reads_histories_from_model_files(tmp_path: Path) -> None:
     runs = [history(), history("retrain", n=5)]
     models = [write_model(tmp_path / "models" / f"{run['label']}.safetensors", run) for run in runs]
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
-    make_figure(models, *outputs, name="figure", spec={"kind": "training_curves"})
+    make_figure(models, *outputs, name="figure", spec={"kind": "training_curves"}, rows=[], seeds=[0])
     written = pd.read_csv(outputs[2])
     pd.testing.assert_frame_equal(written, training_curves(runs)[1], check_dtype=False)
     assert read_history(models[1]) == runs[1]
@@ -220,9 +220,9 @@ def test_empty_or_incomplete_input_is_refused() -> None:
 def test_unknown_kinds_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
     with pytest.raises(ConfigError, match="'pie', allowed: table_bars, training_curves"):
-        make_figure([], *outputs, name="figure", spec={"kind": "pie"})
+        make_figure([], *outputs, name="figure", spec={"kind": "pie"}, rows=[], seeds=[0])
     with pytest.raises(ConfigError, match="needs the CSV of a table"):
-        make_figure([], *outputs, name="figure", spec={"kind": "table_bars"})
+        make_figure([], *outputs, name="figure", spec={"kind": "table_bars"}, rows=[], seeds=[0])
 
 
 def test_dots_are_the_values_of_single_seeds(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_dots_are_the_values_of_single_seeds(tmp_path: Path) -> None:
     source = tmp_path / "table.csv"
     table((("toy", 1),)).to_csv(source, index=False)
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
-    make_figure([source, metrics], *outputs, name="figure", spec={"kind": "table_bars"})
+    make_figure([source, metrics], *outputs, name="figure", spec={"kind": "table_bars"}, rows=[], seeds=[0])
     points = pd.read_csv(outputs[2])
     dots = points[points["seed"].notna() & (points["method"] == "ssd")].set_index(["quantity", "seed"])["value"]
     assert dots.round(6).to_dict() == {

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.report.tables import COLUMNS, make_table, to_csv, to_latex, to_markdown
+from oneshui.report.latex import to_latex
+from oneshui.report.markdown import to_markdown
+from oneshui.report.tables import COLUMNS, make_table, to_csv
 from oneshui.schemas import METRICS, write_table
 from oneshui.stages.report import make_table as make_table_files
 
@@ -21,6 +23,7 @@ SPEC = {
     "blocks": [{"dataset": "celebahq", "n": 20}],
     "methods": ["ssd", "pgu", "metaunlearn", "scrub"],
     "decimals": 1,
+    "privacy": False,
 }
 #: tug of war of seeds 0, 1, 2; retain, forget and test are the same for all methods
 TOW = {
@@ -340,7 +343,7 @@ def test_stage_writes_the_three_files(tmp_path: Path) -> None:
     for seed, path in zip(SEEDS, parts, strict=True):
         write_table(path, metric_table(seeds=[seed]), METRICS, {"task": "multilabel"})
     outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
-    make_table_files(parts, PUBLISHED, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=["scrub"])
+    make_table_files(parts, PUBLISHED, None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=["scrub"])
     table = built(published=published())
     expected = [to_csv(table), to_markdown(table, SPEC, seeds=SEEDS), to_latex(table, SPEC)]
     assert [path.read_text(encoding="utf-8") for path in outputs] == expected
@@ -348,11 +351,13 @@ def test_stage_writes_the_three_files(tmp_path: Path) -> None:
 
 def test_stage_without_any_metrics_writes_missing(tmp_path: Path) -> None:
     outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
-    make_table_files([], None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=[])
+    make_table_files([], None, None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=[])
     assert outputs[1].read_text(encoding="utf-8").count("missing") >= 4
 
 
 def test_stage_names_a_missing_published_file(tmp_path: Path) -> None:
     outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
     with pytest.raises(DataError, match=r"nowhere.csv"):
-        make_table_files([], tmp_path / "nowhere.csv", *outputs, name="t", spec=SPEC, seeds=SEEDS, data_methods=[])
+        make_table_files(
+            [], tmp_path / "nowhere.csv", None, *outputs, name="t", spec=SPEC, seeds=SEEDS, data_methods=[]
+        )

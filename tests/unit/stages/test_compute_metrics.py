@@ -60,10 +60,10 @@ class Run:
         meta = {"model": {"splits": CONTENT, **model}}
         write_table(self.folder / f"{name}.parquet", pd.concat([frame, other_view]), SCORES, meta)
 
-    def compute(self, method: str = "ssd", n: int = 1) -> tuple[dict[tuple[str, str], float], pd.DataFrame, Any]:
+    def compute(self, row: str = "pretrain/ssd", n: int = 1) -> tuple[dict[tuple[str, str], float], pd.DataFrame, Any]:
         names = ("model", "splits", "index", "retrain", "metrics")
         paths = [self.folder / f"{name}.parquet" for name in names]
-        compute_metrics(*paths, dataset="toy", n=n, seed=3, origin="pretrain", method=method)
+        compute_metrics(*paths, dataset="toy", n=n, seed=3, row=row)
         frame, meta = read_table(paths[-1], METRICS)
         keys = zip(frame["split"], frame["metric"], strict=True)
         return dict(zip(keys, frame["value"], strict=True)), frame, meta

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from oneshui.data.images import ImageSet
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.methods import artefact_spec, make_method
@@ -16,7 +17,7 @@ from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, load_model, save_model
-from oneshui.schemas import INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
+from oneshui.schemas import FEATURES, INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
 from oneshui.stages.artefact import precompute_artefact
 from oneshui.stages.data import export_request, split_identities
@@ -27,6 +28,7 @@ from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c"))
+QUERIES: dict[str, Any] = {"views": 2, "crop_scale": [0.5, 1.0], "max_reference": 30}
 SSD_SPEC = {"kind": "ssd", "selection": 1.0, "dampening": 0.5, "fisher": "image", "batch_size": 16, "micro_batch": 8}
 META_SPEC = {
     "kind": "metaunlearn", "inner_lr": 0.1, "lr": 1e-3, "epochs": 1, "simulated_n": 3, "batch_size": 8,
@@ -53,7 +55,7 @@ class Run:
         np.save(self.images, draw.integers(0, 256, (96, 3, 16, 16), dtype=np.uint8))
         spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
         split_identities(self.index, self.splits, dataset="toy", seed=0, spec=spec)
-        export_request(self.index, self.images, self.splits, self.request, n=2)
+        export_request(self.index, self.images, self.splits, self.request, n=2, wrong_photos=False)
         self.write_model()
 
     def write_model(self, seed: int = 0, **metadata: Any) -> None:
@@ -74,6 +76,11 @@ class Run:
                       origin="pretrain", dataset="toy", n=2, seed=0, spec=spec, gpus=0, threads=1,
                       isolation="none")  # fmt: skip
         return output
+
+    def score(self, queries: dict[str, Any] = QUERIES) -> None:
+        outputs = (self.folder / "scores.parquet", self.folder / "features.parquet")
+        score_model(self.model, self.index, self.images, self.splits, *outputs, dataset="toy", seed=0,
+                    queries=queries, device=CPU)  # fmt: skip
 
 
 @pytest.fixture
@@ -178,7 +185,7 @@ def test_request_of_another_split_is_an_error(run: Run) -> None:
     run.precompute(SSD_SPEC)
     spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
     split_identities(run.index, run.splits, dataset="toy", seed=1, spec=spec)
-    export_request(run.index, run.images, run.splits, run.request, n=2)
+    export_request(run.index, run.images, run.splits, run.request, n=2, wrong_photos=False)
     with pytest.raises(DataError, match=r"request\.parquet was exported from another split than .*pretrain"):
         run.unlearn(SSD_SPEC)
     assert not (run.folder / "unlearned.safetensors").exists()
@@ -294,12 +301,64 @@ def test_reference_method_sees_the_forget_and_the_retain_images_and_no_photo(
 
 def test_scores_carry_the_models_metadata(run: Run) -> None:
     run.write_model(method="mine", health={"saturated": False})
-    score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)
+    run.score()
     frame, meta = read_table(run.folder / "scores.parquet", SCORES)
-    assert frame["image_id"].tolist() == list(range(96))
+    assert frame.loc[frame["view"] == 0, "image_id"].tolist() == list(range(96))
     content = read_table(run.splits, SPLITS)[1]["content"]
     assert meta["model"] == {"splits": content, "method": "mine", "health": {"saturated": False}}
     assert (meta["task"], meta["classes"]) == ("classification", ["a", "b", "c"])
+
+
+def test_views_and_features_are_of_the_images_that_attacks_ask_about(run: Run) -> None:
+    run.score()
+    frame, meta = read_table(run.folder / "scores.parquet", SCORES)
+    features, features_meta = read_table(run.folder / "features.parquet", FEATURES)
+    splits, _ = read_table(run.splits, SPLITS)
+    train = (splits["role"] == "train") & ~splits["is_support"]
+    ranked, test = train & splits["request_rank"].notna(), splits["role"] == "test"
+    asked = set(splits.loc[ranked | test, "image_id"])
+    rest = set(splits.loc[(train & ~ranked) | (splits["role"] == "val"), "image_id"])
+    for view in (1, 2):
+        seen = set(frame.loc[frame["view"] == view, "image_id"])
+        assert asked < seen and len(seen - asked) == 30 and seen - asked < rest
+    assert frame.loc[frame["view"] > 0, "logits"].isna().all()
+    fit = set(features["image_id"]) - asked
+    support = set(splits.loc[splits["is_support"], "image_id"])
+    assert asked | support < set(features["image_id"])
+    assert fit - support == (seen - asked) & set(splits.loc[train, "image_id"])
+    assert meta["queries"] == features_meta["queries"] == QUERIES
+
+
+def test_a_models_scores_depend_on_views_and_image_alone(run: Run) -> None:
+    """Not on how many views or images are asked for beside."""
+    run.score()
+    many = read_table(run.folder / "scores.parquet", SCORES)[0]
+    run.score({**QUERIES, "views": 1, "max_reference": 5})
+    few = read_table(run.folder / "scores.parquet", SCORES)[0]
+    both = few.merge(many, on=["image_id", "view"])
+    assert len(both) == len(few) < len(many)
+    np.testing.assert_allclose(both["loss_x"], both["loss_y"], rtol=1e-5)
+    first, second = (many[many["view"] == view].set_index("image_id")["loss"] for view in (1, 2))
+    assert (first - second).abs().median() > 1e-4
+
+
+def test_a_retrained_models_artefact_is_made_from_what_it_was_trained_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, ImageSet] = {}
+
+    class Watching:
+        def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
+            seen["train"] = train
+            return Artefact({"x": torch.zeros(1)}, {})
+
+    monkeypatch.setattr("oneshui.stages.artefact.make_method", lambda spec: Watching())
+    splits, _ = read_table(run.splits, SPLITS)
+    train = splits[(splits["role"] == "train") & ~splits["is_support"]]
+    for n, wanted in ((None, train), (2, train[train["request_rank"].fillna(99) >= 2])):
+        run.write_model(n=n)
+        run.precompute(SSD_SPEC)
+        assert sorted(seen["train"].image_ids.tolist()) == sorted(wanted["image_id"])
 
 
 @pytest.mark.parametrize(
@@ -311,11 +370,11 @@ def test_model_of_other_classes_is_not_scored(run: Run, meta: dict[str, Any]) ->
     frame, old = read_table(run.index, INDEX)
     write_table(run.index, frame, INDEX, {**old, **meta})
     with pytest.raises(CheckpointError, match=r"pretrain\.safetensors predicts other classes than .*index\.parquet"):
-        score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)
+        run.score()
     assert not (run.folder / "scores.parquet").exists()
 
 
 def test_store_of_another_index_is_an_error(run: Run) -> None:
     np.save(run.images, np.load(run.images)[:-1])
     with pytest.raises(DataError, match=r"images\.npy holds 95 images, .*index\.parquet lists 96"):
-        score_model(run.model, run.index, run.images, run.folder / "scores.parquet", device=CPU)
+        run.score()

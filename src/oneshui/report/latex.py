@@ -1,0 +1,80 @@
+"""Result tables for LaTeX with booktabs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from oneshui.config import TRAINED
+from oneshui.report.attacks import FPRS
+from oneshui.report.cells import blocks_of, cell, ranks_of
+from oneshui.report.style import MEASURE_NAMES, block_name, method_name
+from oneshui.report.tables import QUANTITIES
+
+
+def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
+    r"""Return the table for LaTeX with booktabs; of the methods without access to data, the best by ToW is bold, the
+    second best underlined. A privacy table also has AUC and the true positive rate of the paper's attack.
+
+    Args:
+        table: what ``oneshui.report.tables.make_table`` returned.
+        spec: the same specification.
+    """
+    decimals = int(spec.get("decimals", 1))
+    heads = ["Method", "Needs data", "Retain", "Forget", "Test", "ToW"]
+    heads += ["MIA AUC", f"TPR@{100 * FPRS[0]:g}\\%"] if spec["privacy"] else []
+    heads += ["Prepare (s)", "Unlearn (s)"]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_escape(str(spec['title']))}}}",
+        rf"  \begin{{tabular}}{{lc{'r' * (len(heads) - 2)}}}",
+        r"    \toprule",
+        rf"    {' & '.join(heads)} \\",
+    ]
+    for (dataset, n), block in blocks_of(table):
+        measure = block["measure"].dropna()
+        unit = f" ({MEASURE_NAMES[measure.iloc[0]]})" if len(measure) else ""
+        lines += [
+            r"    \midrule",
+            rf"    \multicolumn{{{len(heads)}}}{{c}}{{{_escape(block_name(dataset, n))}{unit}}} \\",
+            r"    \midrule",
+        ]
+        lines += _rows(block, decimals, privacy=spec["privacy"])
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool) -> list[str]:
+    ranks = ranks_of(block, decimals)
+    marks = {1: r"\mathbf", 2: r"\underline"}
+    lines = []
+    for row in block.to_dict("records"):
+        method = str(row["method"])
+        cells = [cell(row, name, decimals, _math) for name in QUANTITIES]
+        mark = marks.get(ranks.get(method, 0))
+        if mark:
+            cells[-1] = f"${mark}{{{cells[-1].strip('$')}}}$"
+        if privacy:
+            cells += [_number(row, "rmia_auc", decimals), _number(row, f"rmia_tpr_at_{FPRS[0]:g}", decimals)]
+        access = "--" if method in TRAINED else "yes" if row["access_to_data"] else "no"
+        cells += ["-" if math.isnan(row[key]) else f"{row[key]:.3g}" for key in ("precompute_s", "unlearn_s")]
+        line = [_escape(method_name(method)), access, *("--" if each == "-" else each for each in cells)]
+        lines.append("    " + " & ".join(line) + r" \\")
+    return lines
+
+
+def _math(mean: float, std: float, decimals: int) -> str:
+    return f"${mean:.{decimals}f}" + ("$" if math.isnan(std) else rf"{{\pm}}{std:.{decimals}f}$")
+
+
+def _number(row: Mapping[Any, Any], name: str, decimals: int) -> str:
+    value = float(row[name])
+    return "missing" if math.isnan(value) else f"${value:.{decimals}f}$"
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {each: "\\" + each for each in "&%$#_{}"}
+    return "".join(special.get(each, each) for each in text)

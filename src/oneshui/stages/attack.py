@@ -1,0 +1,230 @@
+"""Attacks on a model, from score files: no torch, no GPU, no images."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.compute as pc
+
+from oneshui.config import PAIRED_SEED, AttackSpec
+from oneshui.errors import DataError
+from oneshui.metrics.membership import likelihood_ratios, loss_scores, published_protocol, rmia_scores
+from oneshui.metrics.queries import query_rows
+from oneshui.metrics.roc import auc
+from oneshui.metrics.roles import metric_rows
+from oneshui.schemas import ATTACK, SCORES, SPLITS, read_arrow, read_table, write_table
+from oneshui.stages.rows import check_split, first_ids, ids_of
+
+logger = logging.getLogger(__name__)
+
+#: what offline_a: paired_seed chooses from
+_OFFLINE_A = tuple(round(0.1 * step, 1) for step in range(11))
+
+
+@dataclass(frozen=True)
+class AttackFiles:
+    """What an attack reads.
+
+    Attributes:
+        target: scores of the attacked model.
+        references: scores of the reference models, that of the same seed first.
+        splits: splits of each reference's seed, in the same order; the first are the attacked model's own.
+        seed: of the run.
+    """
+
+    target: str | Path
+    references: Sequence[str | Path]
+    splits: Sequence[str | Path]
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Losses of a model by view: image ids (sorted) and losses."""
+
+    path: str | Path
+    views: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
+    meta: dict[str, Any]
+
+    def at(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return (V, N) losses; NaN where the file has none."""
+        rows = []
+        for known, loss in self.views.values():
+            place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+            rows.append(np.where(known[place] == ids, loss[place], np.nan))
+        return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Losses of an attacked model and its references on members, non-members and the population."""
+
+    members: npt.NDArray[np.int64]
+    tested: npt.NDArray[np.int64]
+    target: npt.NDArray[np.float64]  # (V, tested + population)
+    references: npt.NDArray[np.float64]  # (M, V, tested + population)
+    usable: npt.NDArray[np.bool_]  # (M, tested + population)
+    identities: npt.NDArray[np.int64]  # of the tested
+
+    @property
+    def is_member(self) -> npt.NDArray[np.bool_]:
+        return np.isin(self.tested, self.members)
+
+    def diverged(self) -> bool:
+        """Tell whether a model's losses are not finite."""
+        return not bool(np.isfinite(self.target).all() and np.isfinite(self.references[0]).all())
+
+    def rmia(self, *, gamma: float, a: float, combine: str) -> npt.NDArray[np.float64]:
+        """Return equation 9 for each tested image."""
+        ratio = likelihood_ratios(self.target, self.references, a=a, usable=self.usable)
+        count = len(self.tested)
+        return rmia_scores(ratio[:, :count], ratio[:, count:], gamma=gamma, combine=combine)
+
+
+def attack_model(
+    files: AttackFiles, output_path: str | Path, *, dataset: str, n: int, row: str, spec: Mapping[str, Any],
+    paired: AttackFiles | None,
+) -> None:  # fmt: skip
+    """Write what an attacker thinks of each forget and test image (schema ATTACK).
+
+    Members are the forget images of the request, non-members all test images; the population are training images of
+    people who never ask, and validation images. The metadata hold the settings, the weight ``offline_a`` that was used,
+    and the outcome of the published protocol (docs/metrics.md).
+
+    Args:
+        files: scores and splits.
+        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model's losses are not finite.
+        dataset: name of the dataset.
+        n: size of the request.
+        row: the attacked model: pretrain, retrain, ceiling, or pretrain/METHOD.
+        spec: keys of ``AttackSpec``.
+        paired: the same attack on another seed, on which ``offline_a`` is chosen if the spec says so.
+
+    Raises:
+        DataError: files disagree on image ids, views or splits, or an image is missing.
+        ConfigError: a value of ``spec`` is out of range.
+    """
+    attack = AttackSpec.from_dict(spec)
+    case = _read_case(files, attack, dataset, n)
+    settings = {"attack": dict(spec), "dataset": dataset, "n": n, "seed": files.seed, "row": row}
+    if case.diverged():
+        logger.warning("%s or its reference has losses that are not finite: it has blown up and cannot be attacked", files.target)
+        empty = pd.DataFrame({name: [] for name in ATTACK.columns})
+        write_table(output_path, empty, ATTACK, {**settings, "blown_up": True})
+        return
+    a = _offline_a(attack, paired, dataset, n)
+    count = len(case.tested)
+    frame = pd.DataFrame(
+        {
+            "image_id": case.tested,
+            "identity": case.identities,
+            "is_member": case.is_member,
+            "rmia": case.rmia(gamma=attack.gamma, a=a, combine=attack.combine),
+            "loss": loss_scores(case.target[:, :count]),
+        }
+    )
+    published = published_protocol(
+        case.target[:, :count], case.references[:1, :, :count], case.target[:, count:],
+        case.references[:1, :, count:], frame["is_member"].to_numpy(),
+    )  # fmt: skip
+    write_table(output_path, frame, ATTACK, {**settings, "offline_a": a, "published": published, "blown_up": False})
+
+
+def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: int) -> float:
+    """Return the configured weight, or the one that attacks the paired seed best, by AUC; of equals the smallest."""
+    if attack.offline_a != PAIRED_SEED:
+        return float(attack.offline_a)
+    if paired is None:
+        raise DataError(f"attack: offline_a: {PAIRED_SEED} needs the scores of another seed, but none were given")
+    case = _read_case(paired, attack, dataset, n)
+    if case.diverged():
+        raise DataError(
+            f"{paired.target} or its reference has losses that are not finite, so offline_a cannot be chosen on it. Set "
+            "attack.offline_a to a number."
+        )
+
+    def value(a: float) -> float:
+        scores = case.rmia(gamma=attack.gamma, a=a, combine=attack.combine)
+        return auc(scores, case.is_member, case.identities).value
+
+    return max(_OFFLINE_A, key=value)
+
+
+def _read_case(files: AttackFiles, attack: AttackSpec, dataset: str, n: int) -> _Case:
+    splits, split_meta = read_table(files.splits[0], SPLITS)
+    target, own = _read_losses(files.target), _read_losses(files.references[0])
+    for losses in (target, own):
+        check_split(losses.path, losses.meta.get("model") or {}, files.splits[0], split_meta)
+    _check_alike(target, own, attack)
+    rows = query_rows(splits, dataset=dataset, seed=files.seed, max_reference=attack.max_reference)
+    members = metric_rows(splits, n)["forget"]
+    tested = np.concatenate([members, rows["test"]])
+    asked = np.concatenate([tested, rows["reference"]])
+    _check_present(target, asked, files.splits[0])
+    others = [_read_losses(path) for path in files.references[1:]]
+    usable = [np.ones(len(asked), dtype=bool)]
+    usable += [_usable(losses, path, asked) for losses, path in zip(others, files.splits[1:], strict=True)]
+    references = np.stack([losses.at(asked) for losses in (own, *others)])
+    references[1:] = np.where(np.stack(usable)[1:, None], references[1:], 0.0)  # what is not used need not be there
+    identity = splits.set_index("image_id")["identity"].loc[tested].to_numpy(dtype=np.int64)
+    return _Case(members, tested, target.at(asked), references, np.stack(usable), identity)
+
+
+def _read_losses(path: str | Path) -> _Losses:
+    table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss"])
+    views = {}
+    for view in sorted(pc.unique(table.column("view")).to_pylist()):
+        part = table.filter(pc.equal(table.column("view"), view))
+        ids = ids_of(part, f"{path}, view {view}")
+        order = np.argsort(ids)
+        views[int(view)] = (ids[order], part.column("loss").to_numpy().astype(np.float64)[order])
+    return _Losses(path, views, meta)
+
+
+def _check_alike(target: _Losses, reference: _Losses, attack: AttackSpec) -> None:
+    wanted = list(range(attack.views + 1))
+    for losses in (target, reference):
+        if list(losses.views) != wanted:
+            raise DataError(
+                f"{losses.path} has the views {list(losses.views)}, the attack needs {wanted}. Score the model again."
+            )
+    for view in wanted:
+        found, expected = target.views[view][0], reference.views[view][0]
+        differing = np.setxor1d(found, expected)
+        if len(differing):
+            raise DataError(
+                f"{target.path} and {reference.path} have different images in view {view} ({len(differing)} are in one "
+                f"only: {first_ids(differing)}). Delete the older file to score that model again."
+            )
+    if target.meta.get("queries") != reference.meta.get("queries"):
+        raise DataError(
+            f"{target.path} and {reference.path} were asked differently ({target.meta.get('queries')} and "
+            f"{reference.meta.get('queries')}). Delete the older file to score that model again."
+        )
+
+
+def _check_present(losses: _Losses, ids: npt.NDArray[np.int64], where: str | Path) -> None:
+    for view, (known, _) in losses.views.items():
+        missing = np.setdiff1d(ids, known)
+        if len(missing):
+            raise DataError(
+                f"{losses.path}, view {view}: {len(missing)} images that the attack asks about by {where} are missing "
+                f"({first_ids(missing)}). Delete it to score the model again."
+            )
+
+
+def _usable(losses: _Losses, splits_path: str | Path, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell for which images another seed's reference stands for a model that has not seen them: all views, no training.
+
+    Validation images of that seed count as seen: they chose its best epoch.
+    """
+    splits, meta = read_table(splits_path, SPLITS)
+    check_split(losses.path, losses.meta.get("model") or {}, splits_path, meta)
+    unseen = splits.loc[splits["role"] == "test", "image_id"].to_numpy(dtype=np.int64)
+    usable: npt.NDArray[np.bool_] = np.isfinite(losses.at(ids)).all(axis=0) & np.isin(ids, unseen)
+    return usable

@@ -1,0 +1,104 @@
+"""What tables say about images, one row per image: read, sorted by image id and compared with each other. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oneshui.errors import DataError
+from oneshui.metrics.measure import MEASURES
+from oneshui.schemas import INDEX, read_arrow
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """What a file says about images, one row per image, in the order of ``ids`` (sorted, without repetition)."""
+
+    path: str | Path
+    ids: npt.NDArray[np.int64]
+    values: dict[str, npt.NDArray[Any]]
+
+    def take(self, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """Return the values of ``ids``, all of which are known to be here."""
+        rows = np.searchsorted(self.ids, ids)
+        return {name: column[rows] for name, column in self.values.items()}
+
+
+def ids_of(table: pa.Table, path: str | Path) -> npt.NDArray[np.int64]:
+    """Return the column ``image_id``; an image that has several rows is a DataError."""
+    ids: npt.NDArray[np.int64] = table.column("image_id").to_numpy().astype(np.int64)
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < len(ids):
+        raise DataError(
+            f"{path}: some images have several rows ({first_ids(values[counts > 1])}). Delete it to make it again."
+        )
+    return ids
+
+
+def matrix_of(lists: Any, ids: npt.NDArray[np.int64], width: int, path: str | Path) -> npt.NDArray[Any]:
+    """Return a list column as ``(images, width)``; a null counts as an empty list."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    wrong = ids[lengths != width]
+    if len(wrong):
+        raise DataError(
+            f"{path}: {len(wrong)} images have a number of logits or labels other than the {width} classes "
+            f"({first_ids(wrong)}). Was it made for another dataset? Delete it to make it again."
+        )
+    flat: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, width)
+
+
+def sorted_rows(path: str | Path, ids: npt.NDArray[np.int64], values: dict[str, npt.NDArray[Any]]) -> ImageRows:
+    """Return ``values`` in the order of ``ids``."""
+    order = np.argsort(ids)
+    return ImageRows(path, ids[order], {name: column[order] for name, column in values.items()})
+
+
+def require(
+    ids: npt.NDArray[np.int64], known: npt.NDArray[np.int64], where: str | Path, missing_in: str | Path
+) -> None:
+    """Refuse image ids in file ``where`` that file ``missing_in`` does not have."""
+    missing = np.setdiff1d(ids, known)
+    if len(missing):
+        raise DataError(
+            f"{missing_in}: {len(missing)} images of {where} are missing ({first_ids(missing)}). The files belong to "
+            "different runs; delete the older one to make it again."
+        )
+
+
+def first_ids(ids: npt.NDArray[np.int64]) -> str:
+    """Return the first few ids, for an error message."""
+    return "image_id " + ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
+
+
+def read_labels(path: str | Path) -> tuple[ImageRows, str, int]:
+    """Return the labels of all images, the task and the number of model outputs."""
+    table, meta = read_arrow(path, INDEX, columns=["image_id", "label"])
+    task, classes = meta.get("task"), meta.get("classes")
+    if task not in MEASURES or not classes:
+        raise DataError(
+            f"{path}: its metadata have task {task!r} and classes {classes!r}, needed: task of "
+            f"{', '.join(MEASURES)} and a list of class names. Delete it to make it again."
+        )
+    ids = ids_of(table, path)
+    label = table.column("label").combine_chunks()
+    columns = (
+        label.to_numpy(zero_copy_only=False) if task == "classification" else matrix_of(label, ids, len(classes), path)
+    )
+    return sorted_rows(path, ids, {"label": columns}), str(task), len(classes)
+
+
+def check_split(
+    path: str | Path, model: Mapping[str, Any], splits_path: str | Path, split_meta: Mapping[str, Any]
+) -> None:
+    """Refuse a file about a model (its metadata in ``model``) that was trained on other splits."""
+    if model.get("splits") != split_meta.get("content"):
+        raise DataError(
+            f"{path}: its model was trained on another split than {splits_path} holds (data, labels or split "
+            "options have changed). Move the model away to train it again, or restore the old data."
+        )

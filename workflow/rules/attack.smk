@@ -1,0 +1,77 @@
+# Attacks: pure functions of scores and features, without torch and without a GPU.
+
+
+rule attack_trained:
+    input:
+        unpack(attack_inputs),
+    output:
+        attack="results/attacks/{dataset}/n{n}/seed{seed}/{trained}.parquet",
+    log:
+        "results/logs/attack_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=8000,
+    params:
+        row="{trained}",
+        spec=lookup(dpath="attack", within=config),
+        paired_seed=paired_seed,
+    script:
+        "../scripts/attack_model.py"
+
+
+use rule attack_trained as attack_unlearned with:
+    output:
+        attack="results/attacks/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
+    log:
+        "results/logs/attack_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
+    params:
+        row="pretrain/{method}",
+        spec=lookup(dpath="attack", within=config),
+        paired_seed=paired_seed,
+
+
+rule refit_trained:
+    input:
+        features=features_of_row,
+        index="results/data/{dataset}/index.parquet",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        refit="results/refit/{dataset}/n{n}/seed{seed}/{trained}.parquet",
+    log:
+        "results/logs/refit_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=8000,
+    params:
+        row="{trained}",
+        spec=lookup(dpath="attack", within=config),
+    script:
+        "../scripts/refit_attack.py"
+
+
+use rule refit_trained as refit_unlearned with:
+    output:
+        refit="results/refit/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
+    log:
+        "results/logs/refit_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
+    params:
+        row="pretrain/{method}",
+        spec=lookup(dpath="attack", within=config),
+
+
+rule summarise_attacks:
+    input:
+        attacks=attacks_of_table,
+    output:
+        summary="results/attacks/{table}.csv",
+    log:
+        "results/logs/summarise_attacks/{table}.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        seeds=SEEDS,
+    script:
+        "../scripts/summarise_attacks.py"
