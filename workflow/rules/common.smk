@@ -236,6 +236,18 @@ def attack_inputs(wildcards):
     return files
 
 
+def spec_of_table(wildcards):
+    """A table's entry, with how its methods are written."""
+    table = config["tables"][wildcards.table]
+    entries = config["methods"]
+    labels = {
+        name: entries[name]["label"]
+        for name in table["methods"]
+        if "label" in entries[name]
+    }
+    return {**table, "labels": labels}
+
+
 def files_of_table(name):
     """Metrics, attacks and refit attacks of a table."""
     return table_files(config["tables"][name], SEEDS, that_need("data"))

@@ -12,6 +12,7 @@ rule make_table:
             category="Tables",
             labels={"table": "{table}"},
         ),
+        tidy="results/tables/{table}_tidy.csv",
         markdown="results/tables/{table}.md",
         latex="results/tables/{table}.tex",
     log:
@@ -20,7 +21,7 @@ rule make_table:
     conda:
         "../../envs/report.yaml"
     params:
-        spec=lookup(dpath="tables/{table}", within=config),
+        spec=spec_of_table,
         seeds=SEEDS,
         data_methods=that_need("data"),
     script:

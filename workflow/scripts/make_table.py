@@ -12,6 +12,7 @@ with log_to(snakemake.log[0]):
         snakemake.input.published,
         next(iter(snakemake.input.attacks), None),
         snakemake.output.csv,
+        snakemake.output.tidy,
         snakemake.output.markdown,
         snakemake.output.latex,
         name=snakemake.wildcards.table,

@@ -9,7 +9,7 @@ import pandas as pd
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
 from oneshui.report.cells import blocks_of, cell, ranks_of
-from oneshui.report.style import MEASURE_NAMES, block_name, method_name
+from oneshui.report.style import MEASURE_NAMES, block_name
 from oneshui.report.tables import QUANTITIES
 
 
@@ -22,6 +22,8 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
         spec: the same specification.
     """
     decimals = int(spec.get("decimals", 1))
+    if spec.get("layout") == "tow":
+        return _ablation(table, str(spec["title"]), decimals)
     heads = ["Method", "Needs data", "Retain", "Forget", "Test", "ToW"]
     heads += ["MIA AUC", f"TPR@{100 * FPRS[0]:g}\\%"] if spec["privacy"] else []
     heads += ["Prepare (s)", "Unlearn (s)"]
@@ -48,21 +50,47 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
 
 def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool) -> list[str]:
     ranks = ranks_of(block, decimals)
-    marks = {1: r"\mathbf", 2: r"\underline"}
     lines = []
     for row in block.to_dict("records"):
         method = str(row["method"])
         cells = [cell(row, name, decimals, _math) for name in QUANTITIES]
-        mark = marks.get(ranks.get(method, 0))
-        if mark:
-            cells[-1] = f"${mark}{{{cells[-1].strip('$')}}}$"
+        cells[-1] = _marked(cells[-1], ranks.get(method, 0))
         if privacy:
             cells += [_number(row, "rmia_auc", decimals), _number(row, f"rmia_tpr_at_{FPRS[0]:g}", decimals)]
         access = "--" if method in TRAINED else "yes" if row["access_to_data"] else "no"
         cells += ["-" if math.isnan(row[key]) else f"{row[key]:.3g}" for key in ("precompute_s", "unlearn_s")]
-        line = [_escape(method_name(method)), access, *("--" if each == "-" else each for each in cells)]
+        line = [_escape(str(row["label"])), access, *("--" if each == "-" else each for each in cells)]
         lines.append("    " + " & ".join(line) + r" \\")
     return lines
+
+
+def _ablation(table: pd.DataFrame, title: str, decimals: int) -> str:
+    """Return one row per method and one column per block: tug of war."""
+    blocks = blocks_of(table)
+    ranks = {block: ranks_of(part, decimals) for block, part in blocks}
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_escape(title)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * len(blocks)}}}",
+        r"    \toprule",
+        "    " + " & ".join(["Variant", *(_escape(block_name(*block)) for block, _ in blocks)]) + r" \\",
+        r"    \midrule",
+    ]
+    for method, own in table[table["method"] != "retrain"].groupby("method", sort=False):
+        by_block = {(str(row["dataset"]), int(row["n"])): row for row in own.to_dict("records")}
+        cells = [
+            _marked(cell(by_block[block], "tow", decimals, _math), ranks[block].get(str(method), 0))
+            for block, _ in blocks
+        ]
+        lines.append("    " + " & ".join([_escape(str(own.iloc[0]["label"])), *cells]) + r" \\")
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _marked(text: str, rank: int) -> str:
+    mark = {1: r"\mathbf", 2: r"\underline"}.get(rank)
+    return f"${mark}{{{text.strip('$')}}}$" if mark else text
 
 
 def _math(mean: float, std: float, decimals: int) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
 from oneshui.report.cells import MISSING, PLUS_MINUS, blocks_of, cell, difference, plain, ranks_of
-from oneshui.report.style import MEASURE_NAMES, block_name, method_name
+from oneshui.report.style import MEASURE_NAMES, block_name
 from oneshui.report.tables import FLAGS, QUANTITIES
 
 
@@ -23,6 +23,10 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
     """
     decimals = int(spec.get("decimals", 1))
     parts = [f"# {spec['title']}"]
+    if spec.get("layout") == "tow":
+        parts += [_ablation(table, decimals), _ABLATION_NOTE.format(seeds=len(seeds))]
+        parts += ["\n".join(f"- {line}" for line in _warnings(table, len(seeds)))]
+        return "\n\n".join(part for part in parts if part) + "\n"
     for (dataset, n), block in blocks_of(table):
         measure = block["measure"].dropna()
         unit = f"{MEASURE_NAMES[measure.iloc[0]]}, %" if len(measure) else "%"
@@ -44,7 +48,7 @@ def _lines(rows: list[list[str]]) -> str:
 
 
 def _name(row: Mapping[Any, Any]) -> str:
-    name = method_name(str(row["method"])) + (" (needs the data)" if row["access_to_data"] else "")
+    name = str(row["label"]) + (" (needs the data)" if row["access_to_data"] else "")
     return name.replace("|", "\\|")
 
 
@@ -55,8 +59,7 @@ def _main(block: pd.DataFrame, decimals: int) -> str:
     ranks = ranks_of(block, decimals)
     for row in block.to_dict("records"):
         cells = [cell(row, name, decimals, plain) for name in QUANTITIES]
-        if ranks.get(str(row["method"])) == 1:
-            cells[-1] = f"**{cells[-1]}**"
+        cells[-1] = _marked(cells[-1], ranks.get(str(row["method"]), 0))
         costs = [_cost(row, "precompute"), _cost(row, "unlearn")]
         line = [_name(row), *cells, _against_nothing(row, decimals), *costs]
         if with_published:
@@ -65,10 +68,39 @@ def _main(block: pd.DataFrame, decimals: int) -> str:
     return _lines(rows)
 
 
+def _marked(text: str, rank: int) -> str:
+    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
+
+
 def _against_nothing(row: Mapping[Any, Any], decimals: int) -> str:
     if row["method"] in ("pretrain", "retrain"):
         return "-"
     return difference(row["tow_minus_pretrain_mean"], row["tow_minus_pretrain_ci95"], decimals)
+
+
+_ABLATION_NOTE = (
+    "Tug of war in percent, mean and standard deviation over {seeds} seeds; in brackets the published value, or none. "
+    "Bold and underlined: the best and second best of a column."
+)
+
+
+def _ablation(table: pd.DataFrame, decimals: int) -> str:
+    """Return one row per method and one column per block: tug of war, ours and published."""
+    blocks = blocks_of(table)
+    shown = table[table["method"] != "retrain"]
+    rows = [["Variant", *(block_name(*block) for block, _ in blocks)]]
+    ranks = {block: ranks_of(part, decimals) for block, part in blocks}
+    for method, own in shown.groupby("method", sort=False):
+        by_block = {(str(row["dataset"]), int(row["n"])): row for row in own.to_dict("records")}
+        line = [_name(next(iter(by_block.values())))]
+        for block, _ in blocks:
+            row = by_block[block]
+            printed = float(row["published_tow"])
+            published = "none" if math.isnan(printed) else plain(printed, row["published_tow_std"], decimals)
+            text = _marked(cell(row, "tow", decimals, plain), ranks[block].get(str(method), 0))
+            line.append(f"{text} ({published})")
+        rows.append(line)
+    return _lines(rows)
 
 
 def _cost(row: Mapping[Any, Any], step: str) -> str:
@@ -86,16 +118,16 @@ def _note(block: pd.DataFrame, expected: int) -> str:
     interval = " [95% interval], paired by seed" if expected > 1 else ""
     return (
         f"n_seeds = {expected}{fewer}{spread}. ToW (tug of war): closeness to the retrained model on retain, forget "
-        f"and test images, 100 is best. vs doing nothing: ToW minus that of the pretrained model{interval}. Bold: "
-        "the best ToW among methods that do not need the data. Prepare (before the data is deleted) and Unlearn: mean "
-        "time and peak memory beyond the loaded model and data."
+        f"and test images, 100 is best. vs doing nothing: ToW minus that of the pretrained model{interval}. Bold and "
+        "underlined: the best and second best ToW among methods that do not need the data. Prepare (before the data is "
+        "deleted) and Unlearn: mean time and peak memory beyond the loaded model and data."
     )
 
 
 def _warnings(block: pd.DataFrame, expected: int) -> list[str]:
     lines = []
     for row in block.to_dict("records"):
-        name = method_name(str(row["method"]))
+        name = str(row["label"])
         for flag, words in FLAGS.items():
             if not pd.isna(row[flag]) and row[flag] > 0:
                 lines.append(f"**Warning**: {name} {words} in {int(row[flag])} of {expected} seeds.")
@@ -109,8 +141,9 @@ def _attacks(block: pd.DataFrame, decimals: int) -> str:
     rates = [f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS]
     head = ["Attack on", "AUC", *rates, "published protocol", *(["published MIA"] if with_published else [])]
     rows = [[*head, "loss AUC", "Streisand AUC"]]
+    ranks = ranks_of(block, decimals, column="rmia_auc", best=50.0)
     for row in block.to_dict("records"):
-        line = [_name(row), _interval(row, "rmia_auc", decimals)]
+        line = [_name(row), _marked(_interval(row, "rmia_auc", decimals), ranks.get(str(row["method"]), 0))]
         line += [_rate(row, f"rmia_tpr_at_{fpr:g}", decimals) for fpr in FPRS]
         protocol = float(row["published_protocol_tpr_mean"])
         line.append(MISSING if math.isnan(protocol) else plain(protocol, row["published_protocol_tpr_std"], 2))
@@ -139,11 +172,12 @@ def _attack_note(block: pd.DataFrame) -> str:
     members, others, smallest = counts.iloc[0]
     return (
         f"Attack: RMIA (equations 8 to 10), {int(members)} forget against {int(others)} test images pooled over seeds, "
-        "percent [95% interval]; hits/members in brackets. AUC 50 is a guess; a low rate of false alarms that the test "
-        f"images cannot resolve (below {smallest:.3g}%) means none. published protocol: best of 16 settings chosen on "
-        "the attacked data, interpolated; mean over seeds. loss: small losses look like members; Streisand: large ones "
-        "do. Pretrain is attacked with the retrained model as reference, the retrained one with the ceiling, "
-        "an unlearned one with the retrained model after the same method. docs/metrics.md says what each cannot show."
+        "percent [95% interval]; hits/members in brackets. AUC 50 is a guess (bold: nearest, underlined: next). A "
+        f"false positive rate that the test images cannot resolve (below {smallest:.3g}%) means no false alarm at all. "
+        "published protocol: best of 16 settings chosen on the attacked data, interpolated; mean over seeds. loss: "
+        "small losses look like members; Streisand: large ones do. Pretrain is attacked with the retrained model as "
+        "reference, the retrained one with the ceiling, an unlearned one with the retrained model after the same "
+        "method. docs/metrics.md says what each cannot show."
     )
 
 

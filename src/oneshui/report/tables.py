@@ -8,6 +8,7 @@ for fewer seeds than its neighbours.
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.special import stdtrit
 from oneshui.errors import ConfigError, DataError
 from oneshui.paths import origin_and_method, table_rows
 from oneshui.report.attacks import PRIVACY_COLUMNS, read_summary
-from oneshui.report.style import MEASURE_NAMES
+from oneshui.report.style import MEASURE_NAMES, method_name
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ COLUMNS = (
     "dataset",
     "n",
     "method",
+    "label",
     "measure",
     "access_to_data",
     "n_seeds",
@@ -59,11 +61,10 @@ COLUMNS = (
     "refit_forget_minus_retrain_ci95",
     "wrong_photos_minus_own_mean",
     "wrong_photos_minus_own_ci95",
-    *(f"published_{name}{part}" for name in QUANTITIES for part in ("", "_std")),
+    *(f"published_{name}{part}" for name in (*QUANTITIES, "mia") for part in ("", "_std")),
     "tow_diff_in_published_std",
-    "published_mia",
 )
-_PUBLISHED_COLUMNS = ("dataset", "n_identities", "method", "variant", "metric", "mean", "std")
+_PUBLISHED_COLUMNS = ("table", "dataset", "n_identities", "method", "variant", "metric", "mean", "std")
 _NAN = math.nan
 
 
@@ -80,8 +81,10 @@ def make_table(
 
     Args:
         metrics: METRICS rows of any number of models, in any order; rows that the table does not ask for are ignored.
-        spec: ``{title, blocks: [{dataset, n}, ...], methods: [...], decimals, privacy}``.
-        published: published results, or None; a result is found by dataset, n, method and empty variant.
+        spec: ``{title, blocks: [{dataset, n}, ...], methods: [...], decimals, privacy}``; if it has them, ``published:
+            {table, variants}`` names the published table that it stands beside and which of MetaUnlearn's variants a
+            method is there (one name, or one by ``DATASET/nN``), and ``labels`` how methods are written.
+        published: published results, or None.
         attacks: what ``oneshui.report.attacks.summarise`` returned, for a privacy table.
         seeds: the seeds that every row must have.
         data_methods: methods that need the training data at unlearning time.
@@ -97,7 +100,8 @@ def make_table(
         DataError: the metrics contradict each other, or ``published`` has other columns or repeats a result.
     """
     _check_spec(spec, seeds)
-    lookup = _published_lookup(published)
+    printed = _Published.of(published, spec)
+    labels = spec.get("labels") or {}
     names = {origin_and_method(row)[1]: row for row in table_rows(spec)}
     rows = []
     for block in spec["blocks"]:
@@ -107,9 +111,9 @@ def make_table(
         values = {method: _values_by_seed(chosen, row, measure, seeds) for method, row in names.items()}
         for method, name in names.items():
             row: dict[str, Any] = {"dataset": dataset, "n": n, "method": method, "measure": measure}
-            row |= {"access_to_data": method in data_methods}
+            row |= {"label": labels.get(method) or method_name(method), "access_to_data": method in data_methods}
             row |= _summary(values[method], values["pretrain"]["tow"], f"{method} on {dataset}, n = {n}", method)
-            row |= _comparison(lookup, (dataset, n, method), measure, row["tow_mean"])
+            row |= printed.columns(dataset, n, method, measure, row["tow_mean"])
             row |= read_summary(attacks, dataset, n, name)
             row |= _controls(values[method], values["retrain"], _wrong_photos(chosen, method, measure, seeds))
             rows.append(row)
@@ -209,45 +213,64 @@ def _half_width(std: float, count: int) -> float:
     return float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if count > 1 else _NAN
 
 
-def _published_lookup(published: pd.DataFrame | None) -> dict[tuple[str, int, str, str], tuple[float, float]]:
-    """Return (mean, std) by dataset, n, method and metric, of the published results without a variant."""
-    if published is None:
-        return {}
-    missing = [name for name in _PUBLISHED_COLUMNS if name not in published.columns]
-    if missing:
-        raise DataError(f"published results lack the columns {missing}, needed: {', '.join(_PUBLISHED_COLUMNS)}")
-    plain = published[published["variant"].isna() | (published["variant"] == "")]
-    keys = ["dataset", "n_identities", "method", "metric"]
-    repeated = plain[plain.duplicated(keys)]
-    if len(repeated):
-        raise DataError(f"published results have {tuple(repeated.iloc[0][keys])} several times, allowed: once")
-    names = zip(plain["dataset"], plain["n_identities"], plain["method"], plain["metric"], strict=True)
-    numbers = zip(plain["mean"], plain["std"], strict=True)
-    return {
-        (str(dataset), int(n), str(method), str(metric)): (float(mean), float(std))
-        for (dataset, n, method, metric), (mean, std) in zip(names, numbers, strict=True)
-    }
+@dataclass(frozen=True)
+class _Published:
+    """Published results of one table, by dataset, n, method, variant and metric."""
 
+    values: Mapping[tuple[str, int, str, str, str], tuple[float, float]]
+    measures: Mapping[str, set[str]]
+    variants: Mapping[str, Any]
 
-def _comparison(
-    lookup: dict[tuple[str, int, str, str], tuple[float, float]],
-    key: tuple[str, int, str],
-    measure: str | None,
-    tow: float,
-) -> dict[str, float]:
-    row = {}
-    # a tug of war between accuracies is not held against a published one between mAPs
-    same_measure = (*key, f"{measure}_retain") in lookup
-    for name in QUANTITIES:
-        metric = name if name == "tow" else f"{measure}_{name}"
-        found = lookup.get((*key, metric), (_NAN, _NAN)) if same_measure else (_NAN, _NAN)
-        row[f"published_{name}"], row[f"published_{name}_std"] = found
-    row["published_mia"] = lookup.get((*key, _PUBLISHED_MIA), (_NAN, _NAN))[0] if same_measure else _NAN
-    std = row["published_tow_std"]
-    row["tow_diff_in_published_std"] = (tow - row["published_tow"]) / std if std > 0 else _NAN
-    return row
+    @classmethod
+    def of(cls, frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> "_Published":
+        """Read those of the table that ``spec`` names under ``published``; without one there are none."""
+        named = spec.get("published")
+        if frame is None or named is None:
+            return cls({}, {}, {})
+        missing = [name for name in _PUBLISHED_COLUMNS if name not in frame.columns]
+        if missing:
+            raise DataError(f"published results lack the columns {missing}, needed: {', '.join(_PUBLISHED_COLUMNS)}")
+        keys = ["dataset", "n_identities", "method", "variant", "metric"]
+        own = frame[frame["table"] == named["table"]].fillna({"variant": ""})
+        repeated = own[own.duplicated(keys)]
+        if len(repeated):
+            raise DataError(f"published results have {tuple(repeated.iloc[0][keys])} several times, allowed: once")
+        values = {
+            (str(dataset), int(n), str(method), str(variant), str(metric)): (float(mean), float(std))
+            for dataset, n, method, variant, metric, mean, std in own[[*keys, "mean", "std"]].itertuples(index=False)
+        }
+        measures: dict[str, set[str]] = {}
+        for dataset, metric in zip(frame["dataset"], frame["metric"], strict=True):
+            if str(metric).endswith("_retain"):
+                measures.setdefault(str(dataset), set()).add(str(metric).removesuffix("_retain"))
+        return cls(values, measures, named.get("variants") or {})
+
+    def columns(self, dataset: str, n: int, method: str, measure: str | None, tow: float) -> dict[str, float]:
+        """Return the published numbers of a row and how far its tug of war is from them."""
+        variant = self.variants.get(method, "")
+        if isinstance(variant, Mapping):
+            variant = variant.get(f"{dataset}/n{n}", "")
+        name = "metaunlearn" if variant else method  # the paper's only method with variants
+        # a tug of war between accuracies is not held against a published one between mAPs
+        known = self.values if measure in self.measures.get(dataset, set()) else {}
+        row = {}
+        for quantity in (*QUANTITIES, "mia"):
+            metric = {"tow": "tow", "mia": _PUBLISHED_MIA}.get(quantity, f"{measure}_{quantity}")
+            found = known.get((dataset, n, name, variant, metric), (_NAN, _NAN))
+            row[f"published_{quantity}"], row[f"published_{quantity}_std"] = found
+        std = row["published_tow_std"]
+        row["tow_diff_in_published_std"] = (tow - row["published_tow"]) / std if std > 0 else _NAN
+        return row
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return the table as CSV, numbers in percent with six decimals at most."""
+    """Return the table as CSV, one row per block and model, numbers in percent with six decimals at most."""
     return table.round(6).to_csv(index=False, lineterminator="\n")
+
+
+def to_tidy_csv(table: pd.DataFrame) -> str:
+    """Return the same numbers one in a row: dataset, n, method, label, measure, n_seeds, quantity, value."""
+    keys = ["dataset", "n", "method", "label", "measure", "access_to_data", "n_seeds"]
+    numbers = table.round(6)
+    tidy = numbers.melt(id_vars=keys, var_name="quantity", value_name="value")
+    return tidy.to_csv(index=False, lineterminator="\n")

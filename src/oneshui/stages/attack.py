@@ -113,7 +113,7 @@ def attack_model(
     case = _read_case(files, attack, dataset, n)
     settings = {"attack": dict(spec), "dataset": dataset, "n": n, "seed": files.seed, "row": row}
     if case.diverged():
-        logger.warning("%s or its reference has losses that are not finite: it has blown up and cannot be attacked", files.target)
+        logger.warning("%s or its reference has blown up (losses are not finite): nothing to attack", files.target)
         empty = pd.DataFrame({name: [] for name in ATTACK.columns})
         write_table(output_path, empty, ATTACK, {**settings, "blown_up": True})
         return
@@ -144,8 +144,8 @@ def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: 
     case = _read_case(paired, attack, dataset, n)
     if case.diverged():
         raise DataError(
-            f"{paired.target} or its reference has losses that are not finite, so offline_a cannot be chosen on it. Set "
-            "attack.offline_a to a number."
+            f"{paired.target} or its reference has losses that are not finite, so offline_a cannot be chosen on it. "
+            "Set attack.offline_a to a number."
         )
 
     def value(a: float) -> float:

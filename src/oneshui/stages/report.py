@@ -24,6 +24,7 @@ def make_table(
     published_path: str | Path | None,
     attacks_path: str | Path | None,
     output_csv: str | Path,
+    output_tidy: str | Path,
     output_md: str | Path,
     output_tex: str | Path,
     *,
@@ -38,7 +39,8 @@ def make_table(
         metrics_paths: metrics of all models of the table, in any order.
         published_path: CSV of the published results, or None.
         attacks_path: what ``summarise_attacks`` wrote, or None.
-        output_csv: all numbers, in percent.
+        output_csv: all numbers, in percent, one row per block and model.
+        output_tidy: the same, one number in a row.
         output_md: the table to read.
         output_tex: the table for a paper.
         name: name of the table in the config, for error messages.
@@ -57,6 +59,7 @@ def make_table(
     summary = None if attacks_path is None else _read_csv(attacks_path)
     table = tables.make_table(metrics, spec, published, summary, seeds=seeds, data_methods=data_methods)
     write_text(output_csv, tables.to_csv(table))
+    write_text(output_tidy, tables.to_tidy_csv(table))
     write_text(output_md, to_markdown(table, spec, seeds=seeds))
     write_text(output_tex, to_latex(table, spec))
 

@@ -13,7 +13,7 @@ import pytest
 from oneshui.errors import ConfigError, DataError
 from oneshui.report.latex import to_latex
 from oneshui.report.markdown import to_markdown
-from oneshui.report.tables import COLUMNS, make_table, to_csv
+from oneshui.report.tables import COLUMNS, make_table, to_csv, to_tidy_csv
 from oneshui.schemas import METRICS, write_table
 from oneshui.stages.report import make_table as make_table_files
 
@@ -24,6 +24,7 @@ SPEC = {
     "methods": ["ssd", "pgu", "metaunlearn", "scrub"],
     "decimals": 1,
     "privacy": False,
+    "published": {"table": 1},
 }
 #: tug of war of seeds 0, 1, 2; retain, forget and test are the same for all methods
 TOW = {
@@ -145,11 +146,17 @@ def test_published_numbers_of_table_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "n", "measure", "forget", "tow"),
-    [("celebahq", 1, "map", 88.2, 97.4), ("celeba", 10, "map", 82.9, 97.4), ("mufac", 5, "accuracy", 98.5, 70.8)],
+    ("number", "dataset", "n", "measure", "forget", "tow"),
+    [
+        (4, "celebahq", 1, "map", 88.2, 97.4),
+        (2, "celeba", 10, "map", 82.9, 97.4),
+        (3, "mufac", 5, "accuracy", 98.5, 70.8),
+    ],
 )
-def test_published_numbers_of_other_tables(dataset: str, n: int, measure: str, forget: float, tow: float) -> None:
-    spec = {**SPEC, "blocks": [{"dataset": dataset, "n": n}]}
+def test_published_numbers_of_other_tables(
+    number: int, dataset: str, n: int, measure: str, forget: float, tow: float
+) -> None:
+    spec = {**SPEC, "blocks": [{"dataset": dataset, "n": n}], "published": {"table": number}}
     row = row_of(built(metric_table(measure, dataset, n), spec=spec, published=published()), "metaunlearn")
     assert (row["published_forget"], row["published_tow"]) == (forget, tow)
 
@@ -232,7 +239,9 @@ def test_csv_can_be_read_back() -> None:
     again = pd.read_csv(io.StringIO(text))
     assert list(again.columns) == list(COLUMNS)
     assert again["tow_mean"].tolist()[2] == 96.0
-    assert text.splitlines()[1].startswith("celebahq,20,pretrain,map,False,3,85.0,1.0,50.0,0.0,80.0,0.0,95.0,1.0,")
+    assert text.splitlines()[1].startswith(
+        "celebahq,20,pretrain,Pretrain,map,False,3,85.0,1.0,50.0,0.0,80.0,0.0,95.0,1.0,"
+    )
 
 
 def test_markdown_is_a_table_with_a_note_per_block() -> None:
@@ -244,7 +253,7 @@ def test_markdown_is_a_table_with_a_note_per_block() -> None:
     pm = "\u00b1"
     assert f"| Retrain | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | - | - | - | - | - |" in lines
     assert (
-        f"| PGU | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | 97.0 {pm} 0.0 | +2.0 [-0.5, +4.5] | "
+        f"| PGU | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | <u>97.0 {pm} 0.0</u> | +2.0 [-0.5, +4.5] | "
         f"11 s, 900 MB | 0.5 s, 700 MB | 95.6 {pm} 0.6 |" in lines
     )
     assert any(line.startswith("n_seeds = 3, ") for line in lines)
@@ -338,25 +347,67 @@ def test_damaged_published_results_are_refused() -> None:
         built(published=pd.concat([published(), published().head(1)]))
 
 
-def test_stage_writes_the_three_files(tmp_path: Path) -> None:
+def test_a_variant_is_held_against_its_own_published_number() -> None:
+    variants = {"ssd": "first", "pgu": {"celebahq/n20": "second", "celebahq/n50": "first"}}
+    spec = {**SPEC, "published": {"table": 5, "variants": variants}}
+    table = built(spec=spec, published=published())
+    assert row_of(table, "ssd")["published_tow"] == 8.3
+    assert row_of(table, "pgu")["published_tow"] == 95.7
+    assert math.isnan(row_of(table, "metaunlearn")["published_tow"])  # no row of table 5 without a variant
+
+
+def test_ablation_has_a_row_per_method_and_a_column_per_block() -> None:
+    blocks = [{"dataset": "celebahq", "n": 20}, {"dataset": "celebahq", "n": 50}]
+    spec = {
+        **SPEC, "blocks": blocks, "layout": "tow", "labels": {"ssd": "First & only"},
+        "published": {"table": 5, "variants": {"ssd": "first", "pgu": "scrub_loss"}},
+    }  # fmt: skip
+    metrics = pd.concat([metric_table(), metric_table(n=50, seeds=[0, 1])])
+    table = built(metrics, spec=spec, published=published())
+    lines = to_markdown(table, spec, seeds=SEEDS).splitlines()
+    assert "| Variant | CelebA-HQ, 20 identities | CelebA-HQ, 50 identities |" in lines
+    pm = "\u00b1"
+    assert f"| First & only | 96.0 {pm} 3.0 (8.3 {pm} 0.7) | missing (32.4 {pm} 33.4) |" in lines
+    assert f"| PGU | <u>97.0 {pm} 0.0</u> (94.3 {pm} 0.2) | missing (none) |" in lines
+    assert f"| MetaUnlearn | **98.5 {pm} 1.0** (none) | missing (none) |" in lines
+    assert not any(line.startswith("| Retrain") for line in lines)
+    assert any("First & only has complete results for 2 of 3 seeds" in line for line in lines)
+    latex = to_latex(table, spec)
+    assert r"First \& only & $96.0{\pm}3.0$ & missing \\" in latex
+    assert latex.count(r"\mathbf") == latex.count(r"\underline") == 1
+
+
+def test_tidy_csv_has_every_number_once() -> None:
+    table = built(metric_table(saturated=1.0), published=published())
+    tidy = pd.read_csv(io.StringIO(to_tidy_csv(table)))
+    numbers = [name for name in COLUMNS if name not in ("dataset", "n", "method", "label", "measure",
+                                                        "access_to_data", "n_seeds")]  # fmt: skip
+    assert len(tidy) == len(table) * len(numbers)
+    wide = pd.read_csv(io.StringIO(to_csv(table))).set_index("method")
+    for name in ("tow_mean", "published_mia", "unlearn_s"):
+        own = tidy[tidy["quantity"] == name].set_index("method")["value"]
+        pd.testing.assert_series_equal(own, wide[name], check_names=False, check_dtype=False)
+
+
+def test_stage_writes_the_four_files(tmp_path: Path) -> None:
     parts = [tmp_path / f"{seed}.parquet" for seed in SEEDS]
     for seed, path in zip(SEEDS, parts, strict=True):
         write_table(path, metric_table(seeds=[seed]), METRICS, {"task": "multilabel"})
-    outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
+    outputs = [tmp_path / name for name in ("table1.csv", "table1_tidy.csv", "table1.md", "table1.tex")]
     make_table_files(parts, PUBLISHED, None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=["scrub"])
     table = built(published=published())
-    expected = [to_csv(table), to_markdown(table, SPEC, seeds=SEEDS), to_latex(table, SPEC)]
+    expected = [to_csv(table), to_tidy_csv(table), to_markdown(table, SPEC, seeds=SEEDS), to_latex(table, SPEC)]
     assert [path.read_text(encoding="utf-8") for path in outputs] == expected
 
 
 def test_stage_without_any_metrics_writes_missing(tmp_path: Path) -> None:
-    outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
+    outputs = [tmp_path / name for name in ("table1.csv", "table1_tidy.csv", "table1.md", "table1.tex")]
     make_table_files([], None, None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=[])
-    assert outputs[1].read_text(encoding="utf-8").count("missing") >= 4
+    assert outputs[2].read_text(encoding="utf-8").count("missing") >= 4
 
 
 def test_stage_names_a_missing_published_file(tmp_path: Path) -> None:
-    outputs = [tmp_path / f"table1.{suffix}" for suffix in ("csv", "md", "tex")]
+    outputs = [tmp_path / name for name in ("table1.csv", "table1_tidy.csv", "table1.md", "table1.tex")]
     with pytest.raises(DataError, match=r"nowhere.csv"):
         make_table_files(
             [], tmp_path / "nowhere.csv", None, *outputs, name="t", spec=SPEC, seeds=SEEDS, data_methods=[]
