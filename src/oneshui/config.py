@@ -1,11 +1,12 @@
 """Configuration as values: strict conversion to dataclasses, and how a method's entry is resolved.
 
-Only the standard library is imported here, because the workflow reads it at every start.
+Only the standard library is imported with it, because the workflow reads it at every start.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from oneshui.errors import ConfigError
@@ -216,6 +217,34 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
     return {"kind": entry["kind"], **needs, **merged}
 
 
+def check_methods(config: Mapping[str, Any], schema_folder: str | Path, own: Callable[[str], bool]) -> None:
+    """Refuse hyper-parameters that the schema of their kind refuses, for every dataset and size that a table asks for.
+
+    Args:
+        config: the whole configuration.
+        schema_folder: has one ``KIND.schema.yaml`` per kind.
+        own: tells whether a kind is ours; others check their own parameters.
+
+    Raises:
+        ConfigError: naming the method, dataset and size.
+    """
+    import yaml
+    from jsonschema import Draft202012Validator
+
+    validators: dict[str, Any] = {}
+    for dataset, n, method in grid_points(config["tables"]):
+        spec = method_spec(config["methods"], method, dataset, n)
+        kind = spec["kind"]
+        if not own(kind):
+            continue
+        if kind not in validators:
+            text = Path(schema_folder, f"{kind}.schema.yaml").read_text(encoding="utf-8")
+            validators[kind] = Draft202012Validator(yaml.safe_load(text))
+        for error in validators[kind].iter_errors(spec):
+            at = "/".join(map(str, error.absolute_path))
+            raise ConfigError(f"methods/{method} for {dataset}, n = {n}{at and ', '}{at}: {error.message}")
+
+
 def raw_path(config: Mapping[str, Any], dataset: str) -> str:
     """Return the folder of a dataset's raw images: the user's, or the one that ``render_faces`` fills."""
     entry = config["datasets"][dataset]
@@ -263,6 +292,10 @@ def check_grid(config: Mapping[str, Any]) -> None:
     for name, figure in config["figures"].items():
         if figure["table"] not in config["tables"]:
             raise ConfigError(f"figures/{name}: no table {figure['table']!r}; there are: {', '.join(config['tables'])}")
+        known = [(block["dataset"], block["n"]) for block in config["tables"][figure["table"]]["blocks"]]
+        for block in figure.get("blocks", []):
+            if (block["dataset"], block["n"]) not in known:
+                raise ConfigError(f"figures/{name}: block {block} is not in tables/{figure['table']}; it has: {known}")
         if figure["kind"] == "roc" and not config["tables"][figure["table"]]["privacy"]:
             raise ConfigError(f"figures/{name}: tables/{figure['table']} has privacy: false, so nothing is attacked")
     for name, method in config["methods"].items():

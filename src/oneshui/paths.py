@@ -17,7 +17,7 @@ def model_file(kind: str, dataset: str, n: int | str, seed: int | str, row: str)
 
 
 def run_file(kind: str, dataset: str, n: int | str, seed: int | str, row: str) -> str:
-    """Return a file about a model and one request: ``kind`` metrics, attacks or refit."""
+    """Return a file about a model and one request: ``kind`` metrics, attacks, refit or identities."""
     return f"results/{kind}/{dataset}/n{n}/seed{seed}/{row}.parquet"
 
 
@@ -60,6 +60,14 @@ def table_files(table: Mapping[str, Any], seeds: Sequence[int], data_methods: Co
         "attacks": list(_files("attacks", table, seeds, rows if privacy else [])),
         "refit": list(_files("refit", table, seeds, rows if privacy else [])),
     }
+
+
+def identity_files(
+    table: Mapping[str, Any], seeds: Sequence[int], data_methods: Collection[str], blocks: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return what is known of single identities in ``blocks`` of a table, for methods that work from photos."""
+    rows = [f"pretrain/{name}" for name in table["methods"] if name not in data_methods]
+    return list(_files("identities", {"blocks": blocks}, seeds, rows))
 
 
 def _files(kind: str, table: Mapping[str, Any], seeds: Sequence[int], rows: Sequence[str]) -> Iterator[str]:

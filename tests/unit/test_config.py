@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from oneshui.config import AttackSpec, changed_keys, check_grid, from_mapping, grid_points, method_spec
+from oneshui.config import AttackSpec, changed_keys, check_grid, check_methods, from_mapping, grid_points, method_spec
 from oneshui.errors import ConfigError
+from oneshui.methods import METHODS as METHODS_OF_OURS
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,23 @@ def test_roc_curves_of_a_table_without_attacks_are_an_error() -> None:
     config["figures"]["figure4"]["kind"] = "roc"
     with pytest.raises(ConfigError, match="figures/figure4: tables/table1 has privacy: false"):
         check_grid(config)
+
+
+def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
+    config = make_config()
+    config["figures"]["figure4"] = {"kind": "harm", "table": "table1", "blocks": [{"dataset": "celeba", "n": 7}]}
+    with pytest.raises(ConfigError, match=r"figures/figure4: block .*7.* is not in tables/table1"):
+        check_grid(config)
+
+
+def test_hyper_parameters_are_checked_for_every_dataset_and_size() -> None:
+    folder = Path(__file__).parents[2] / "workflow/schemas/methods"
+    config = {"methods": copy.deepcopy(PAPER["methods"]), "tables": PAPER["tables"]}
+    check_methods(config, folder, METHODS_OF_OURS.__contains__)
+    config["methods"]["pgu"]["overrides"]["mufac/n10"]["gamma"] = 1.5
+    with pytest.raises(ConfigError, match=r"methods/pgu for mufac, n = 10, gamma: 1.5 is greater than or equal"):
+        check_methods(config, folder, METHODS_OF_OURS.__contains__)
+    check_methods(config, folder, lambda kind: kind != "pgu")  # a kind of your own checks its own
 
 
 def test_choosing_on_a_paired_seed_needs_two() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from oneshui.paths import model_file, origin_and_method, reference_of, run_file, table_files, table_rows
+from oneshui.paths import identity_files, model_file, origin_and_method, reference_of, run_file, table_files, table_rows
 
 TABLE = {"blocks": [{"dataset": "toy", "n": 5}, {"dataset": "toy", "n": 9}], "methods": ["ssd", "scrub"]}
 
@@ -41,3 +41,8 @@ def test_files_of_a_table_with_and_without_attacks() -> None:
     assert [len(files[kind]) for kind in ("metrics", "attacks", "refit")] == [24, 20, 20]
     controls = {Path(file).stem for file in files["metrics"] if "wrong_photos" in file}
     assert controls == {"ssd"}  # a method that has the data works from no photo
+
+
+def test_single_identities_are_measured_for_methods_that_work_from_photos() -> None:
+    files = identity_files({**TABLE, "privacy": True}, [0, 1], ["scrub"], TABLE["blocks"][:1])
+    assert files == [f"results/identities/toy/n5/seed{seed}/pretrain/ssd.parquet" for seed in (0, 1)]

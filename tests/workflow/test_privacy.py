@@ -16,7 +16,13 @@ pytestmark = pytest.mark.slow
 def privacy_config() -> dict[str, Any]:
     config = toy_config()
     config["tables"]["private"] = {**config["tables"]["toy"], "methods": ["ssd", "scrub"], "privacy": True}
-    config["figures"]["private_roc"] = {"kind": "roc", "table": "private"}
+    config["figures"] |= {
+        "private_roc": {"kind": "roc", "table": "private"},
+        "hardness": {"kind": "hardness", "table": "private"},
+        "harm": {"kind": "harm", "table": "private"},
+        "faces": {"kind": "hardest_identities", "table": "private", "blocks": [{"dataset": "toy", "n": 3}],
+                  "show_faces": False},
+    }  # fmt: skip
     return config
 
 
@@ -36,7 +42,16 @@ def test_attacks_and_controls_from_a_finished_grid(snakemake: Run, copied: Path)
     assert table["wrong_photos_tow_mean"].notna().to_dict() == {name: name == "ssd" for name in table.index}
     text = (results / "tables/private.md").read_text()
     assert "Can an attacker tell?" in text and "missing" not in text
-    assert (results / "figures/private_roc.png").stat().st_size > 0
+    for name in ("private_roc", "hardness", "harm"):
+        assert (results / f"figures/{name}.png").stat().st_size > 0
+    assert not (results / "figures/faces.png").exists()
+    done = snakemake("--configfile", str(copied / "config.yaml"), "--", "results/figures/faces.pdf", folder=copied,
+                     fails=True)  # fmt: skip
+    assert "faces shows faces. Set its show_faces: true" in done.stdout
+    config["figures"]["faces"]["show_faces"] = True
+    snakemake("--configfile", str(write_config(copied, config)), "--", "figures", folder=copied)
+    faces = pd.read_csv(results / "figures/faces.csv")
+    assert len(faces) == 3 and faces["distance"].is_monotonic_decreasing
     assert planned(copied, config) == {}
 
     retrain, ceiling = (read_header(results / f"models/{run}/{name}.safetensors") for name in ("retrain", "ceiling"))

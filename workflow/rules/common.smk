@@ -11,7 +11,7 @@ from oneshui.config import (
     AttackSpec,
     changed_keys,
     check_grid,
-    grid_points,
+    check_methods,
     method_spec,
     raw_path,
 )
@@ -19,6 +19,7 @@ from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
 from oneshui.methods import METHODS, artefact_spec, needs_of
 from oneshui.paths import (
+    identity_files,
     model_file,
     reference_of,
     splits_file,
@@ -29,10 +30,11 @@ from oneshui.schemas import read_meta
 
 validate(config, "../schemas/config.schema.yaml")
 check_grid(config)
-for dataset, n, method in grid_points(config["tables"]):
-    merged = method_spec(config["methods"], method, dataset, n)
-    if merged["kind"] in METHODS:
-        validate(merged, f"../schemas/methods/{merged['kind']}.schema.yaml")
+check_methods(
+    config,
+    os.path.join(workflow.basedir, "workflow/schemas/methods"),
+    METHODS.__contains__,
+)
 
 # GPUs that a GPU rule asks for, and CPU threads beside them. Without a GPU one thread a job fills the cores best,
 # because several jobs run at once.
@@ -270,23 +272,58 @@ def rows_of_figure(wildcards):
     return table_rows(config["tables"][config["figures"][wildcards.figure]["table"]])
 
 
+def blocks_of_figure(figure):
+    """The blocks that a figure is drawn of: its own, or those of its table."""
+    return figure.get("blocks") or config["tables"][figure["table"]]["blocks"]
+
+
+def identities_of_figure(figure):
+    """What is known of single identities in a figure's blocks."""
+    table = config["tables"][figure["table"]]
+    return identity_files(table, SEEDS, that_need("data"), blocks_of_figure(figure))
+
+
 def figure_inputs(wildcards):
-    """Files that a figure is drawn from: the table and its single seeds, or the trained models of its blocks."""
+    """Files that a figure is drawn from."""
     figure = config["figures"][wildcards.figure]
+    table = f"results/tables/{figure['table']}.csv"
     if figure["kind"] == "table_bars":
-        table = f"results/tables/{figure['table']}.csv"
         return [table, *files_of_table(figure["table"])["metrics"]]
     if figure["kind"] == "roc":
         return files_of_table(figure["table"])["attacks"]
-    blocks = config["tables"][figure["table"]]["blocks"]
-    pretrained = {
-        f"results/models/{block['dataset']}/seed{seed}/pretrain.safetensors"
-        for block in blocks
-        for seed in SEEDS
+    if figure["kind"] in ("hardness", "harm"):
+        return [table, *identities_of_figure(figure)]
+    rows = [
+        (b["dataset"], b["n"], seed) for b in blocks_of_figure(figure) for seed in SEEDS
+    ]
+    trained = [
+        model_file("models", *run, row)
+        for row in ("pretrain", "retrain")
+        for run in rows
+    ]
+    return list(dict.fromkeys(trained))
+
+
+def faces_inputs(wildcards):
+    """Identities, splits and pixels of a figure that shows faces, if the configuration asks for it."""
+    figure = config["figures"][wildcards.figure]
+    if not figure.get("show_faces"):
+        raise WorkflowError(
+            f"figures/{wildcards.figure} shows faces. Set its show_faces: true if you may show them."
+        )
+    (block,) = blocks_of_figure(figure)
+    return {
+        "identities": identities_of_figure(figure),
+        "splits": [splits_file(block["dataset"], seed) for seed in SEEDS],
+        "images": f"results/data/{block['dataset']}/images.npy",
     }
-    retrained = {
-        f"results/models/{block['dataset']}/n{block['n']}/seed{seed}/retrain.safetensors"
-        for block in blocks
-        for seed in SEEDS
-    }
-    return sorted(pretrained) + sorted(retrained)
+
+
+def figures_of(faces):
+    """Names of the figures that show faces, or of all others."""
+    figures = config["figures"]
+    return [
+        name
+        for name, each in figures.items()
+        if (each["kind"] == "hardest_identities") == faces
+    ]

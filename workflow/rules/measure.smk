@@ -78,3 +78,24 @@ use rule measure_trained as measure_unlearned with:
         "results/logs/measure_unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     params:
         row="{origin}/{method}",
+
+
+rule measure_identities:
+    input:
+        scores="results/scores/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
+        pretrain="results/scores/{dataset}/seed{seed}/pretrain.parquet",
+        retrain="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
+        features="results/features/{dataset}/seed{seed}/pretrain.parquet",
+        index="results/data/{dataset}/index.parquet",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        identities="results/identities/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
+    log:
+        "results/logs/measure_identities/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        row="pretrain/{method}",
+        max_reference=lookup(dpath="attack/max_reference", within=config),
+    script:
+        "../scripts/measure_identities.py"

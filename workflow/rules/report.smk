@@ -42,6 +42,8 @@ rule make_figure:
         csv="results/figures/{figure}.csv",
     log:
         "results/logs/make_figure/{figure}.log",
+    wildcard_constraints:
+        figure=one_of(figures_of(faces=False)),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -53,6 +55,27 @@ rule make_figure:
         "../scripts/make_figure.py"
 
 
+# only on request, and in no report
+rule make_faces_figure:
+    input:
+        unpack(faces_inputs),
+    output:
+        pdf="results/figures/{figure}.pdf",
+        png="results/figures/{figure}.png",
+        csv="results/figures/{figure}.csv",
+    log:
+        "results/logs/make_faces_figure/{figure}.log",
+    wildcard_constraints:
+        figure=one_of(figures_of(faces=True)),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        spec=lookup(dpath="figures/{figure}", within=config),
+    script:
+        "../scripts/make_faces_figure.py"
+
+
 rule tables:
     input:
         expand("results/tables/{table}.csv", table=config["tables"]),
@@ -60,4 +83,11 @@ rule tables:
 
 rule figures:
     input:
-        expand("results/figures/{figure}.pdf", figure=config["figures"]),
+        expand(
+            "results/figures/{figure}.pdf",
+            figure=[
+                name
+                for name, each in config["figures"].items()
+                if each.get("show_faces", True)
+            ],
+        ),

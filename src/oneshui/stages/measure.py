@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.compute as pc
 
 from oneshui.errors import DataError
 from oneshui.metrics.accuracy import accuracy, mean_average_precision
@@ -17,8 +16,14 @@ from oneshui.metrics.measure import MEASURES
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import TOW_SPLITS, tug_of_war
 from oneshui.paths import origin_and_method
-from oneshui.schemas import METRICS, SCORES, SPLITS, read_arrow, read_table, write_table
-from oneshui.stages.rows import ImageRows, check_split, ids_of, matrix_of, read_labels, require, sorted_rows
+from oneshui.schemas import METRICS, SPLITS, read_table, write_table
+from oneshui.stages.rows import (
+    ImageRows,
+    check_split,
+    read_labels,
+    read_scores,
+    require,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def compute_metrics(
     rows = {name: ids for name, ids in metric_rows(splits, n).items() if name in _SPLITS}
     labels, task, classes = read_labels(index_path)
     require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
-    scores, model = _read_scores(scores_path, classes)
+    scores, model = read_scores(scores_path, classes)
     _check_scores(scores, model, rows.values(), labels, splits_path, split_meta)
     diverged = bool(np.isnan(scores.values["loss"]).any())
     if diverged:
@@ -73,7 +78,7 @@ def compute_metrics(
     values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
     values += [entry for entry in _health(model) if not (diverged and entry[1] == "blown_up")]
     if row != "retrain" and not diverged:
-        reference, reference_model = _read_scores(retrain_scores_path, classes)
+        reference, reference_model = read_scores(retrain_scores_path, classes)
         _check_scores(reference, reference_model, rows.values(), labels, splits_path, split_meta)
         compared = {split: rows[split] for split in TOW_SPLITS}
         expected = _measure(reference, labels, compared, task)
@@ -87,16 +92,6 @@ def metric_table(values: pd.DataFrame, dataset: str, n: int, seed: int, row: str
     """Return split, metric and value with the run that they are of (schema METRICS)."""
     origin, method = origin_and_method(row)
     return values.assign(dataset=dataset, n=n, seed=seed, origin=origin, method=method)[list(METRICS.columns)]
-
-
-def _read_scores(path: str | Path, classes: int) -> tuple[ImageRows, dict[str, Any]]:
-    """Return losses and logits of view 0, and what the file says about its model."""
-    table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss", "logits"])
-    table = table.filter(pc.equal(table.column("view"), 0))
-    ids = ids_of(table, path)
-    loss = table.column("loss").to_numpy().astype(np.float64)
-    logits = matrix_of(table.column("logits").combine_chunks(), ids, classes, path)
-    return sorted_rows(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
 
 
 def _check_scores(

@@ -14,9 +14,9 @@ from oneshui.metrics.measure import MEASURES, measure
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.refit import refit_logits
 from oneshui.metrics.roles import metric_rows
-from oneshui.schemas import FEATURES, METRICS, SPLITS, read_arrow, read_table, write_table
+from oneshui.schemas import METRICS, SPLITS, read_table, write_table
 from oneshui.stages.measure import metric_table
-from oneshui.stages.rows import check_split, ids_of, matrix_of, read_labels, require, sorted_rows
+from oneshui.stages.rows import check_split, read_features, read_labels, require
 
 
 def refit_attack(
@@ -45,12 +45,8 @@ def refit_attack(
     attack = AttackSpec.from_dict(spec)
     splits, split_meta = read_table(splits_path, SPLITS)
     labels, task, classes = read_labels(index_path)
-    table, meta = read_arrow(features_path, FEATURES)
-    check_split(features_path, meta.get("model") or {}, splits_path, split_meta)
-    ids = ids_of(table, features_path)
-    lists = table.column("features").combine_chunks()
-    width = len(lists[0]) if len(lists) else 0
-    features = sorted_rows(features_path, ids, {"features": matrix_of(lists, ids, width, features_path)})
+    features, model = read_features(features_path)
+    check_split(features_path, model, splits_path, split_meta)
     fit = query_rows(splits, dataset=dataset, seed=seed, max_reference=attack.max_reference)["fit"]
     asked = {split: metric_rows(splits, n)[split] for split in ("forget", "test")}
     for wanted in (fit, *asked.values()):
@@ -73,5 +69,4 @@ def refit_attack(
     else:
         logger.warning("%s: the features are not finite: the model has blown up", features_path)
     frame = pd.DataFrame(values, columns=["split", "metric", "value"])
-    model = meta.get("model") or {}
     write_table(output_path, metric_table(frame, dataset, n, seed, row), METRICS, {"task": task, "model": model})

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
@@ -13,7 +14,7 @@ from oneshui.metrics.measure import MEASURES
 from oneshui.report import attacks, tables
 from oneshui.report.latex import to_latex
 from oneshui.report.markdown import to_markdown
-from oneshui.schemas import ATTACK, METRICS, read_table
+from oneshui.schemas import ATTACK, IDENTITIES, METRICS, SPLITS, read_table
 
 #: .../{dataset}/seed{seed}/pretrain.safetensors or .../{dataset}/n{n}/seed{seed}/retrain.safetensors
 _MODEL_PATH = re.compile(r"(?P<dataset>[^/]+)/(?:n(?P<n>\d+)/)?seed(?P<seed>\d+)/(?P<role>[^/]+)\.safetensors$")
@@ -89,12 +90,13 @@ def make_figure(
 
     Args:
         inputs: for ``table_bars`` the CSV of one table, then the metric files whose single seeds are shown as dots; for
-            ``training_curves`` the models; for ``roc`` attacks.
+            ``training_curves`` the models; for ``roc`` attacks; for ``hardness`` and ``harm`` the CSV of one table,
+            which says who is best, then what is known of single identities.
         output_pdf: the figure for a paper.
         output_png: the figure for a screen.
         output_csv: the plotted points.
         name: name of the figure in the config, for error messages.
-        spec: ``{kind: table_bars | training_curves | roc}``.
+        spec: ``kind``, and ``blocks`` for hardness and harm.
         rows: models of the figure's table, in order.
         seeds: of the table.
 
@@ -104,20 +106,74 @@ def make_figure(
         CheckpointError: a model has no training history.
     """
     # imported here because tables need no matplotlib, which takes half of their time
-    from oneshui.report import figures, roc_figure
+    from oneshui.report import figures, identity_figures, roc_figure
 
     kind = spec.get("kind")
+    if kind in ("table_bars", "hardness", "harm") and not inputs:
+        raise ConfigError(f"figure {name!r}: {kind} needs the CSV of a table, but has no input")
     if kind == "table_bars":
-        if not inputs:
-            raise ConfigError(f"figure {name!r}: table_bars needs the CSV of a table, but has no input")
         figure, points = figures.table_bars(_read_csv(inputs[0]), _seed_values(inputs[1:]))
     elif kind == "training_curves":
         figure, points = figures.training_curves([read_history(path) for path in inputs])
     elif kind == "roc":
-        read = (read_table(path, ATTACK) for path in inputs)
-        figure, points = roc_figure.roc_curves(read, rows=rows, seeds=seeds)
+        figure, points = roc_figure.roc_curves([read_table(path, ATTACK) for path in inputs], rows=rows, seeds=seeds)
+    elif kind in ("hardness", "harm"):
+        table = _read_csv(inputs[0])
+        blocks = spec.get("blocks") or table[["dataset", "n"]].drop_duplicates().to_dict("records")
+        keys = [(str(block["dataset"]), int(block["n"])) for block in blocks]
+        best = {key: identity_figures.top_methods(table, *key) for key in keys}
+        draw = identity_figures.hardness if kind == "hardness" else identity_figures.harm
+        figure, points = draw([read_table(path, IDENTITIES) for path in inputs[1:]], best, seeds)
     else:
-        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves, roc")
+        raise ConfigError(
+            f"figure {name!r}: kind is {kind!r}, allowed: table_bars, training_curves, roc, hardness, harm"
+        )
+    figures.save_figure(figure, points, output_pdf, path_png=output_png, path_csv=output_csv)
+
+
+def make_faces_figure(
+    identity_paths: Sequence[str | Path],
+    splits_paths: Sequence[str | Path],
+    images_path: str | Path,
+    output_pdf: str | Path,
+    output_png: str | Path,
+    output_csv: str | Path,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+) -> None:
+    """Write a figure of the identities whose photo is least like their other images. It shows faces.
+
+    Args:
+        identity_paths: what is known of single identities.
+        splits_paths: of the seeds.
+        images_path: packed images of the dataset.
+        output_pdf: the figure for a paper.
+        output_png: the figure for a screen.
+        output_csv: identities and distances.
+        name: name of the figure in the config, for error messages.
+        spec: ``blocks`` with one dataset and n; ``show_faces`` must be true.
+
+    Raises:
+        ConfigError: nobody asked to see faces.
+        DataError: an input is damaged, or nobody is there to show.
+    """
+    from oneshui.report import figures, identity_figures
+
+    if not spec.get("show_faces"):
+        raise ConfigError(f"figure {name!r} shows faces. Set its show_faces: true if you may show them.")
+    (block,) = spec["blocks"]
+    tables = [read_table(path, IDENTITIES) for path in identity_paths]
+    chosen = identity_figures.hardest_identities(tables, str(block["dataset"]), int(block["n"]))
+    splits = {int(meta["seed"]): frame for frame, meta in (read_table(path, SPLITS) for path in splits_paths)}
+    pixels = np.load(images_path, mmap_mode="r", allow_pickle=False)
+    shown = []
+    for seed, identity in zip(chosen["seed"], chosen["identity"], strict=True):
+        own = splits[seed][splits[seed]["identity"] == identity].sort_values("image_id")
+        is_support = own["is_support"].to_numpy(dtype=bool)
+        photo, others = own.loc[is_support, "image_id"].to_numpy(), own.loc[~is_support, "image_id"].to_numpy()
+        shown.append((np.asarray(pixels[photo[0]]), np.asarray(pixels[others])))
+    figure, points = identity_figures.hardest(chosen, shown)
     figures.save_figure(figure, points, output_pdf, path_png=output_png, path_csv=output_csv)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from oneshui.errors import DataError
 from oneshui.metrics.measure import MEASURES
-from oneshui.schemas import INDEX, read_arrow
+from oneshui.schemas import FEATURES, INDEX, SCORES, read_arrow
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,22 @@ def check_split(
             f"{path}: its model was trained on another split than {splits_path} holds (data, labels or split "
             "options have changed). Move the model away to train it again, or restore the old data."
         )
+
+
+def read_scores(path: str | Path, classes: int) -> tuple[ImageRows, dict[str, Any]]:
+    """Return losses and logits of view 0, and what the file says about its model."""
+    table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss", "logits"])
+    table = table.filter(pc.equal(table.column("view"), 0))
+    ids = ids_of(table, path)
+    loss = table.column("loss").to_numpy().astype(np.float64)
+    logits = matrix_of(table.column("logits").combine_chunks(), ids, classes, path)
+    return sorted_rows(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
+
+
+def read_features(path: str | Path) -> tuple[ImageRows, dict[str, Any]]:
+    """Return the features of a model, ``(images, D)`` float16, and what the file says about the model."""
+    table, meta = read_arrow(path, FEATURES)
+    ids = ids_of(table, path)
+    lists = table.column("features").combine_chunks()
+    features = matrix_of(lists, ids, len(lists[0]) if len(lists) else 0, path)
+    return sorted_rows(path, ids, {"features": features}), dict(meta.get("model") or {})
