@@ -16,12 +16,15 @@ from oneshui.methods import artefact_spec, make_method
 from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
+from oneshui.metrics.queries import query_rows
+from oneshui.metrics.roles import metric_rows
 from oneshui.models import ModelSpec, build_model, load_model, save_model
-from oneshui.schemas import FEATURES, INDEX, REQUEST, SCORES, SPLITS, read_table, write_table
+from oneshui.schemas import FEATURES, INDEX, METRICS, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
 from oneshui.stages.artefact import precompute_artefact
 from oneshui.stages.data import export_request, split_identities
 from oneshui.stages.reference import unlearn_with_data
+from oneshui.stages.refit import refit_attack
 from oneshui.stages.request import serve_request
 from oneshui.stages.scoring import score_model
 from oneshui.tasks import Task
@@ -327,6 +330,44 @@ def test_views_and_features_are_of_the_images_that_attacks_ask_about(run: Run) -
     assert asked | support < set(features["image_id"])
     assert fit - support == (seen - asked) & set(splits.loc[train, "image_id"])
     assert meta["queries"] == features_meta["queries"] == QUERIES
+
+
+def refit_values(run: Run) -> dict[tuple[str, str], float]:
+    spec = {**QUERIES, "gamma": 1.0, "offline_a": 0.3, "combine": "majority", "references": "own", "refit_c": 1.0}
+    refit_attack(run.folder / "features.parquet", run.splits, run.index, run.folder / "refit.parquet", dataset="toy",
+                 n=2, seed=0, row="pretrain/mine", spec=spec)  # fmt: skip
+    frame, _ = read_table(run.folder / "refit.parquet", METRICS)
+    return dict(zip(zip(frame["split"], frame["metric"], strict=True), frame["value"], strict=True))
+
+
+def test_refit_sees_through_an_edit_of_the_last_layer(run: Run) -> None:
+    """An edited classifier is found to know what the pretrained model knows; features that know nothing say nothing."""
+    label = read_table(run.index, INDEX)[0]["label"].to_numpy()
+    noise = np.random.default_rng(3).integers(0, 20, (96, 3, 16, 16))
+    np.save(run.images, (220 * label[:, None, None, None] + noise).astype(np.uint8))  # black or white: any net sees it
+    run.score()
+    pretrained, before = refit_values(run), read_table(run.folder / "scores.parquet", SCORES)[0]
+    checkpoint = load_model(run.model, CPU)
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key != "model_spec"}
+    with torch.no_grad():
+        checkpoint.model.fc.weight.neg_()
+    save_model(run.model, checkpoint.model, checkpoint.spec, metadata)
+    run.score()
+    after = read_table(run.folder / "scores.parquet", SCORES)[0]
+    assert refit_values(run) == pretrained
+    assert (before["loss"] - after["loss"]).abs().median() > 1e-3  # its own answers are others
+    with torch.no_grad():
+        for parameter in checkpoint.model.layer4.parameters():
+            parameter.zero_()
+    save_model(run.model, checkpoint.model, checkpoint.spec, metadata)
+    run.score()
+    splits, labels = read_table(run.splits, SPLITS)[0], read_table(run.index, INDEX)[0]["label"]
+    rows = query_rows(splits, dataset="toy", seed=0, max_reference=30)
+    guess = labels[rows["fit"]].mode()[0]
+    emptied = refit_values(run)
+    for split in ("forget", "test"):
+        assert emptied[split, "refit_accuracy"] == (labels[metric_rows(splits, 2)[split]] == guess).mean()
+    assert emptied != pretrained
 
 
 def test_a_models_scores_depend_on_views_and_image_alone(run: Run) -> None:
