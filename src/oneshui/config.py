@@ -158,8 +158,7 @@ class AttackSpec:
             that attacks the same method on the next seed best, never chosen on the attacked model.
         combine: over views, ``mean_log_ratio``, or ``majority`` of the views for each pair of images.
         references: ``own``: the retrained model of the seed; ``seeds``: also those of other seeds, each for the images
-            that it was not trained on.
-        refit_c: inverse strength of the L2 penalty of the refit classifier, > 0.
+            that are test images there, which it has neither learned nor chosen its best epoch by.
     """
 
     views: int
@@ -169,7 +168,6 @@ class AttackSpec:
     offline_a: float | str
     combine: str
     references: str
-    refit_c: float
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
@@ -182,7 +180,7 @@ class AttackSpec:
             or (not isinstance(self.offline_a, str) and 0 <= self.offline_a <= 1),
             f"combine in {_COMBINE}": self.combine in _COMBINE,
             f"references in {_REFERENCES}": self.references in _REFERENCES,
-            "refit_c > 0": self.refit_c > 0,
+            f"references: own with offline_a: {PAIRED_SEED}": self.offline_a != PAIRED_SEED or self.references == "own",
         }
         broken = [rule for rule, holds in checks.items() if not holds]
         if broken:
@@ -190,12 +188,34 @@ class AttackSpec:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "AttackSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "attack")
+        """Return the spec in ``raw``, the config's ``attack``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, {key: value for key, value in raw.items() if key != "refit_c"}, "attack")
 
     def queries(self) -> dict[str, Any]:
         """Return the part that scores depend on."""
         return {"views": self.views, "crop_scale": list(self.crop_scale), "max_reference": self.max_reference}
+
+
+@dataclass(frozen=True)
+class RefitSpec:
+    """The refit attack (docs/metrics.md).
+
+    Attributes:
+        max_reference: as in ``AttackSpec``; the classifier is trained on the training images among them.
+        refit_c: inverse strength of the classifier's L2 penalty, > 0.
+    """
+
+    max_reference: int
+    refit_c: float
+
+    def __post_init__(self) -> None:
+        if not (self.max_reference >= 1 and self.refit_c > 0):
+            raise ConfigError(f"attack: max_reference >= 1 and refit_c > 0 do not hold for {asdict(self)}")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "RefitSpec":
+        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
+        return from_mapping(cls, raw, "attack")
 
 
 def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
@@ -284,6 +304,7 @@ def check_grid(config: Mapping[str, Any]) -> None:
     for dataset, entry in config["training"].items():
         _at(f"training/{dataset}", TrainSpec.from_dict, entry)
     attack = _at("attack", AttackSpec.from_dict, config["attack"])
+    _at("attack", RefitSpec.from_dict, {key: config["attack"][key] for key in ("max_reference", "refit_c")})
     if attack.offline_a == PAIRED_SEED and len(config["seeds"]) < 2:
         raise ConfigError(f"attack: offline_a: {PAIRED_SEED} needs a second seed to choose it on; seeds has one")
     for name, table in config["tables"].items():

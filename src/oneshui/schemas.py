@@ -107,7 +107,7 @@ ATTACK = Schema(
         "identity": pa.int32(),
         "is_member": pa.bool_(),  # a forget image; the others are test images
         "rmia": pa.float64(),  # equation 9, in [0, 1]
-        "loss": pa.float64(),  # minus the loss, nats
+        "loss_score": pa.float64(),  # minus the loss, nats
     },
 )
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from oneshui.config import AttackSpec, changed_keys, check_grid, check_methods, from_mapping, grid_points, method_spec
+from oneshui.config import (
+    AttackSpec,
+    RefitSpec,
+    changed_keys,
+    check_grid,
+    check_methods,
+    from_mapping,
+    grid_points,
+    method_spec,
+)
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS as METHODS_OF_OURS
 
@@ -233,7 +242,7 @@ def test_changed_keys_names_the_leaves_that_differ() -> None:
 
 ATTACK: dict[str, Any] = {
     "views": 2, "crop_scale": [0.5, 1.0], "max_reference": 100, "gamma": 1.0, "offline_a": 0.3,
-    "combine": "mean_log_ratio", "references": "own", "refit_c": 1.0,
+    "combine": "mean_log_ratio", "references": "own",
 }  # fmt: skip
 
 
@@ -249,13 +258,20 @@ ATTACK: dict[str, Any] = {
         ({"max_reference": 0}, "max_reference >= 1"),
         ({"combine": "best"}, "combine in"),
         ({"references": "all"}, "references in"),
-        ({"refit_c": 0}, "refit_c > 0"),
+        ({"references": "seeds", "offline_a": "paired_seed"}, "references: own with offline_a: paired_seed"),
     ],
 )
 def test_impossible_attack_is_refused(change: dict[str, Any], message: str) -> None:
     AttackSpec.from_dict(ATTACK)
     with pytest.raises(ConfigError, match=f"attack: {message}.* does not hold"):
         AttackSpec.from_dict({**ATTACK, **change})
+
+
+def test_impossible_refit_is_refused() -> None:
+    RefitSpec.from_dict({"max_reference": 1, "refit_c": 0.1})
+    for spec in ({"max_reference": 1, "refit_c": 0}, {"max_reference": 0, "refit_c": 1.0}):
+        with pytest.raises(ConfigError, match="max_reference >= 1 and refit_c > 0 do not hold"):
+            RefitSpec.from_dict(spec)
 
 
 def test_scores_depend_on_the_questions_of_an_attack_only() -> None:

@@ -69,7 +69,7 @@ def test_attacks_and_controls_from_a_finished_grid(snakemake: Run, copied: Path)
     features, _ = read_table(results / f"features/{run}/pretrain/ssd.parquet", FEATURES)
     assert set(attack["image_id"]) <= set(features["image_id"])
 
-    config["attack"]["gamma"] = 2.0  # a new attack asks no model anew
+    config["attack"]["gamma"] = 2.0  # a new attack asks no model anew, not even one that is gone
     plan = planned(copied, config)
     assert plan["attack_trained"] == 3 and not {"score_pretrain", "score_unlearned", "unlearn"} & set(plan)
     config["attack"]["views"] = 2

@@ -14,7 +14,7 @@ rule attack_trained:
         mem_mb=8000,
     params:
         row="{trained}",
-        spec=lookup(dpath="attack", within=config),
+        spec=ATTACK,
         paired_seed=paired_seed,
     script:
         "../scripts/attack_model.py"
@@ -27,7 +27,7 @@ use rule attack_trained as attack_unlearned with:
         "results/logs/attack_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
     params:
         row="pretrain/{method}",
-        spec=lookup(dpath="attack", within=config),
+        spec=ATTACK,
         paired_seed=paired_seed,
 
 
@@ -46,7 +46,7 @@ rule refit_trained:
         mem_mb=8000,
     params:
         row="{trained}",
-        spec=lookup(dpath="attack", within=config),
+        spec=REFIT,
     script:
         "../scripts/refit_attack.py"
 
@@ -58,7 +58,7 @@ use rule refit_trained as refit_unlearned with:
         "results/logs/refit_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
     params:
         row="pretrain/{method}",
-        spec=lookup(dpath="attack", within=config),
+        spec=REFIT,
 
 
 rule summarise_attacks:

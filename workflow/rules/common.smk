@@ -42,7 +42,11 @@ GPUS = 0 if config["device"] == "cpu" else 1
 THREADS = 4 if GPUS else 1
 
 SEEDS = config["seeds"]
+
+# what scores, attacks and refit attacks depend on, and no more: a new gamma must not ask a model anew
 ATTACK_QUERIES = AttackSpec.from_dict(config["attack"]).queries()
+ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
+REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
@@ -109,28 +113,31 @@ def published_layout(wildcards):
     return "synthetic" if "synthetic" in entry else entry["layout"]
 
 
-def training_spec(wildcards):
-    """What a trained model depends on. Refuses to go on where a model exists that was trained with something else."""
-    dataset = wildcards.dataset
-    entry = config["datasets"][dataset]
-    spec = {
-        "dataset": {key: value for key, value in entry.items() if key != "folder"},
-        "training": config["training"][dataset],
-    }
-    n = wildcards.get("n")
-    role = "pretrain" if n is None else "retrain"
-    part = "" if n is None else f"n{n}/"
-    path = f"results/models/{dataset}/{part}seed{wildcards.seed}/{role}.safetensors"
-    if os.path.exists(path):
-        old = read_header(path)["spec"]
-        changes = changed_keys(old, json.loads(json.dumps(spec)))
-        if changes:
-            raise WorkflowError(
-                f"{path} was trained with another configuration, and trained models are protected: they are never "
-                f"deleted or replaced. Changed: {'; '.join(changes)}. Undo the change, give the dataset another name "
-                "in the config, or move the model away to train again."
-            )
-    return spec
+def training_spec(role):
+    """What a trained model depends on. Refuses to go on where one exists that was trained with something else."""
+
+    def of(wildcards):
+        dataset = wildcards.dataset
+        entry = config["datasets"][dataset]
+        spec = {
+            "dataset": {key: value for key, value in entry.items() if key != "folder"},
+            "training": config["training"][dataset],
+        }
+        path = model_file(
+            "models", dataset, wildcards.get("n", 0), wildcards.seed, role
+        )
+        if os.path.exists(path):
+            old = read_header(path)["spec"]
+            changes = changed_keys(old, json.loads(json.dumps(spec)))
+            if changes:
+                raise WorkflowError(
+                    f"{path} was trained with another configuration, and trained models are protected: they are "
+                    f"never deleted or replaced. Changed: {'; '.join(changes)}. Undo the change, give the dataset "
+                    "another name in the config, or move the model away to train again."
+                )
+        return spec
+
+    return of
 
 
 def initial_weights(wildcards):

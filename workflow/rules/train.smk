@@ -37,7 +37,7 @@ rule train_pretrain:
         mem_mb=16000,
         runtime=1440,
     params:
-        spec=training_spec,
+        spec=training_spec("pretrain"),
         role="pretrain",
     script:
         "../scripts/train_model.py"
@@ -51,7 +51,7 @@ use rule train_pretrain as train_retrain with:
     benchmark:
         "results/benchmarks/train_retrain/{dataset}/n{n}/seed{seed}.tsv"
     params:
-        spec=training_spec,
+        spec=training_spec("retrain"),
         role="retrain",
 
 
@@ -63,5 +63,5 @@ use rule train_retrain as train_ceiling with:
     benchmark:
         "results/benchmarks/train_ceiling/{dataset}/n{n}/seed{seed}.tsv"
     params:
-        spec=training_spec,
+        spec=training_spec("ceiling"),
         role="ceiling",

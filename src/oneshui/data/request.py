@@ -36,19 +36,19 @@ def build_wrong_photos(
 ) -> pd.DataFrame:
     """Return the request of ``build_request`` with the photos, and their labels, of ``n`` other people.
 
-    They are test identities, one random photo each: like a support photo, none was trained on. A request of fewer
-    identities is a prefix of a larger one.
+    They are validation identities, one random photo each: like a support photo, none was trained on, and unlike test
+    images they have no part in the tug of war. A request of fewer identities is a prefix of a larger one.
 
     Raises:
-        ConfigError: there are not ``n`` ranked or not ``n`` test identities.
+        ConfigError: there are not ``n`` ranked or not ``n`` validation identities.
     """
     request = build_request(index, splits, pixels, n)
-    test = splits.loc[splits["role"] == "test", ["image_id", "identity"]].sort_values("image_id")
+    others = splits.loc[splits["role"] == "val", ["image_id", "identity"]].sort_values("image_id")
     draw = stream("wrong-photos", dataset, seed)
-    people = draw.permutation(np.sort(test["identity"].unique()))
+    people = draw.permutation(np.sort(others["identity"].unique()))
     if len(people) < n:
-        raise ConfigError(f"n = {n} photos of other people are needed, but the test set has {len(people)} people")
-    chosen = [int(draw.choice(test.loc[test["identity"] == person, "image_id"])) for person in people[:n]]
+        raise ConfigError(f"n = {n} photos of other people are needed, but the validation set has {len(people)}")
+    chosen = [int(draw.choice(others.loc[others["identity"] == person, "image_id"])) for person in people[:n]]
     labels = index.set_index("image_id")["label"].loc[chosen]
     return request.assign(label=labels.to_list(), image=[_png(pixels[image_id]) for image_id in chosen])
 

@@ -15,6 +15,8 @@ from oneshui.errors import DataError
 from oneshui.log import logger
 
 _MAX_ITERATIONS = 2000
+#: features that vary less than this share of the typical one are not scaled up
+_RARE = 1e-2
 
 
 def refit_logits(
@@ -49,7 +51,8 @@ def refit_logits(
     if wrong:
         raise DataError(f"refit: features of {wrong} images are not finite: the model has diverged")
     mean, std = fit.mean(0, dtype=np.float64), fit.std(0, dtype=np.float64)
-    std[std == 0] = 1.0
+    typical = float(np.median(std[std > 0])) if (std > 0).any() else 1.0
+    std[std < _RARE * typical] = typical  # a unit that hardly ever fires here must not drown all others where it does
     known, new = (fit - mean) / std, (asked - mean) / std
     if labels.ndim == 1:
         return _one_label(known, labels, new, n_outputs, c)

@@ -95,7 +95,7 @@ def summarise(attacks: Iterable[tuple[pd.DataFrame, Mapping[str, Any]]], *, seed
 def _values(frame: pd.DataFrame) -> list[dict[str, Any]]:
     member, identity = frame["is_member"].to_numpy(), frame["identity"].to_numpy()
     counts = {"members": int(member.sum()), "non_members": int((~member).sum())}
-    signals = {"rmia": frame["rmia"], "loss": frame["loss"], "streisand": -frame["loss"]}
+    signals = {"rmia": frame["rmia"], "loss": frame["loss_score"], "streisand": -frame["loss_score"]}
     rows = []
     for name, signal in signals.items():
         scores = signal.to_numpy(dtype=np.float64)

@@ -21,14 +21,14 @@ def blocks_of(table: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]
     ]
 
 
-def ranks_of(block: pd.DataFrame, decimals: int, *, column: str = "tow_mean", best: float = 100.0) -> dict[str, int]:
-    """Return the rank of the methods that could run without the data, by how near ``column`` is to ``best``.
+def ranks_of(block: pd.DataFrame, decimals: int) -> dict[str, int]:
+    """Return the rank by tug of war of the methods that could run without the data.
 
     Numbers that print alike share a rank: a table must not prefer one of two equal numbers.
     """
     rivals = block[~block["access_to_data"] & ~block["method"].isin(TRAINED)]
-    printed = rivals[column].dropna().map(lambda value: abs(float(f"{value:.{decimals}f}") - best))
-    ranks = printed.round(decimals).rank(method="dense").astype(int)
+    printed = rivals["tow_mean"].dropna().map(lambda value: float(f"{value:.{decimals}f}"))
+    ranks = printed.rank(method="dense", ascending=False).astype(int)
     return dict(zip(rivals.loc[ranks.index, "method"], ranks, strict=True))
 
 

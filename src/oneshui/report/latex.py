@@ -56,7 +56,7 @@ def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool) -> list[str]:
         cells = [cell(row, name, decimals, _math) for name in QUANTITIES]
         cells[-1] = _marked(cells[-1], ranks.get(method, 0))
         if privacy:
-            cells += [_number(row, "rmia_auc", decimals), _number(row, f"rmia_tpr_at_{FPRS[0]:g}", decimals)]
+            cells += [_interval(row, "rmia_auc", decimals), _rate(row, f"rmia_tpr_at_{FPRS[0]:g}", decimals)]
         access = "--" if method in TRAINED else "yes" if row["access_to_data"] else "no"
         cells += ["-" if math.isnan(row[key]) else f"{row[key]:.3g}" for key in ("precompute_s", "unlearn_s")]
         line = [_escape(str(row["label"])), access, *("--" if each == "-" else each for each in cells)]
@@ -97,9 +97,14 @@ def _math(mean: float, std: float, decimals: int) -> str:
     return f"${mean:.{decimals}f}" + ("$" if math.isnan(std) else rf"{{\pm}}{std:.{decimals}f}$")
 
 
-def _number(row: Mapping[Any, Any], name: str, decimals: int) -> str:
-    value = float(row[name])
-    return "missing" if math.isnan(value) else f"${value:.{decimals}f}$"
+def _interval(row: Mapping[Any, Any], name: str, decimals: int) -> str:
+    value, low, high = (float(row[f"{name}{part}"]) for part in ("", "_low", "_high"))
+    return "missing" if math.isnan(value) else f"${value:.{decimals}f}$ [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _rate(row: Mapping[Any, Any], name: str, decimals: int) -> str:
+    text = _interval(row, name, decimals)
+    return text if text == "missing" else f"{text} ({int(row[f'{name}_hits'])}/{int(row['members'])})"
 
 
 def _escape(text: str) -> str:

@@ -37,6 +37,9 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
         if warnings:
             parts.append("\n".join(f"- {line}" for line in warnings))
         if spec["privacy"]:
+            gone = [f"**Missing**: no attack on {row['label']} in every seed; it or its reference blew up."
+                    for row in block.to_dict("records") if math.isnan(row["rmia_auc"])]  # fmt: skip
+            parts += ["\n".join(f"- {line}" for line in gone)] if gone else []
             parts += [_attacks(block, decimals), _attack_note(block), _controls(block, decimals), _CONTROL_NOTE]
     return "\n\n".join(parts) + "\n"
 
@@ -141,9 +144,8 @@ def _attacks(block: pd.DataFrame, decimals: int) -> str:
     rates = [f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS]
     head = ["Attack on", "AUC", *rates, "published protocol", *(["published MIA"] if with_published else [])]
     rows = [[*head, "loss AUC", "Streisand AUC"]]
-    ranks = ranks_of(block, decimals, column="rmia_auc", best=50.0)
     for row in block.to_dict("records"):
-        line = [_name(row), _marked(_interval(row, "rmia_auc", decimals), ranks.get(str(row["method"]), 0))]
+        line = [_name(row), _interval(row, "rmia_auc", decimals)]
         line += [_rate(row, f"rmia_tpr_at_{fpr:g}", decimals) for fpr in FPRS]
         protocol = float(row["published_protocol_tpr_mean"])
         line.append(MISSING if math.isnan(protocol) else plain(protocol, row["published_protocol_tpr_std"], 2))
@@ -172,7 +174,7 @@ def _attack_note(block: pd.DataFrame) -> str:
     members, others, smallest = counts.iloc[0]
     return (
         f"Attack: RMIA (equations 8 to 10), {int(members)} forget against {int(others)} test images pooled over seeds, "
-        "percent [95% interval]; hits/members in brackets. AUC 50 is a guess (bold: nearest, underlined: next). A "
+        "percent [95% interval]; hits/members in brackets. AUC 50 is a guess. A "
         f"false positive rate that the test images cannot resolve (below {smallest:.3g}%) means no false alarm at all. "
         "published protocol: best of 16 settings chosen on the attacked data, interpolated; mean over seeds. loss: "
         "small losses look like members; Streisand: large ones do. Pretrain is attacked with the retrained model as "

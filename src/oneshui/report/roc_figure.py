@@ -51,17 +51,20 @@ def roc_curves(
     lines = -(-len(shown) // columns)
     colours = colours_of([row.split("/")[-1] for row in [*_COMPARED, *shown]])
     with rc_context(RC):
-        figure = Figure(figsize=(DOUBLE_COLUMN, 1.75 * lines * len(blocks) + 0.6), layout="constrained")
-        grid = figure.subplots(lines * len(blocks), columns, squeeze=False, sharex=True, sharey=True)
-        for i, block in enumerate(blocks):
-            panels = grid[i * lines : (i + 1) * lines].flatten()
+        figure = Figure(figsize=(DOUBLE_COLUMN, (1.75 * lines + 0.3) * len(blocks) + 0.3), layout="constrained")
+        parts = figure.subfigures(len(blocks), 1, squeeze=False)[:, 0]
+        for part, block in zip(parts, blocks, strict=True):
+            part.suptitle(block_name(*block), x=0.01, ha="left", fontsize=8, fontweight="bold")
+            panels = part.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
             for axes, row in zip(panels, shown, strict=False):
                 _panel(axes, curves, block, row, colours)
             for axes in panels[len(shown) :]:
                 axes.set_visible(False)
-            panels[0].set_title(f"{block_name(*block)}: {panels[0].get_title()}")
-        figure.supxlabel("false positive rate", fontsize=8)
-        figure.supylabel("true positive rate", fontsize=8)
+            for axes in panels[::columns]:
+                axes.set_ylabel("true positive rate")
+            for axes in panels[max(0, len(shown) - columns) : len(shown)]:
+                axes.set_xlabel("false positive rate")
+                axes.tick_params(labelbottom=True)
         handles: list[Line2D | Patch] = [
             Line2D([], [], color=colours[row], ls=dashes, label=method_name(row)) for row, dashes in _COMPARED.items()
         ]
@@ -86,7 +89,7 @@ def _curves(
             found.setdefault(key, {})[int(meta["seed"])] = frame
     curves = {}
     for key, by_seed in found.items():
-        if set(by_seed) < set(seeds):
+        if not set(seeds) <= set(by_seed):
             continue
         pooled = pd.concat([by_seed[seed] for seed in seeds], ignore_index=True)
         roc = roc_points(pooled["rmia"].to_numpy(), pooled["is_member"].to_numpy())
@@ -106,7 +109,7 @@ def _panel(
     colours: Mapping[str, str],
 ) -> None:  # fmt: skip
     method = row.split("/")[-1]
-    axes.set_title(method_name(method))
+    axes.set_title(method_name(method).split(" (")[0])
     axes.set_xscale("log")
     axes.set_yscale("log")
     any_curve = next(curve for key, curve in curves.items() if key[:2] == block)

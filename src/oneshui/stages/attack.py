@@ -1,6 +1,7 @@
 """Attacks on a model, from score files: no torch, no GPU, no images."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from oneshui.metrics.membership import likelihood_ratios, loss_scores, published
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.roc import auc
 from oneshui.metrics.roles import metric_rows
+from oneshui.paths import reference_of
 from oneshui.schemas import ATTACK, SCORES, SPLITS, read_arrow, read_table, write_table
 from oneshui.stages.rows import check_split, first_ids, ids_of
 
@@ -49,7 +51,7 @@ class _Losses:
 
     path: str | Path
     views: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    meta: dict[str, Any]
+    model: dict[str, Any]
 
     def at(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return (V, N) losses; NaN where the file has none."""
@@ -75,9 +77,12 @@ class _Case:
     def is_member(self) -> npt.NDArray[np.bool_]:
         return np.isin(self.tested, self.members)
 
-    def diverged(self) -> bool:
-        """Tell whether a model's losses are not finite."""
-        return not bool(np.isfinite(self.target).all() and np.isfinite(self.references[0]).all())
+    def diverged(self) -> str:
+        """Return which model has blown up, or nothing."""
+        for name, losses in (("the attacked model", self.target), ("its reference", self.references[0])):
+            if not np.isfinite(losses).all():
+                return f"the losses of {name} are not finite"
+        return ""
 
     def rmia(self, *, gamma: float, a: float, combine: str) -> npt.NDArray[np.float64]:
         """Return equation 9 for each tested image."""
@@ -98,7 +103,8 @@ def attack_model(
 
     Args:
         files: scores and splits.
-        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model's losses are not finite.
+        output_path: table to write. It is empty, with the reason under ``blown_up`` in its metadata, if the losses of a
+            model are not finite.
         dataset: name of the dataset.
         n: size of the request.
         row: the attacked model: pretrain, retrain, ceiling, or pretrain/METHOD.
@@ -110,72 +116,77 @@ def attack_model(
         ConfigError: a value of ``spec`` is out of range.
     """
     attack = AttackSpec.from_dict(spec)
-    case = _read_case(files, attack, dataset, n)
+    case = _read_case(files, attack, dataset, n, row)
     settings = {"attack": dict(spec), "dataset": dataset, "n": n, "seed": files.seed, "row": row}
-    if case.diverged():
-        logger.warning("%s or its reference has blown up (losses are not finite): nothing to attack", files.target)
+    chosen, reason = _offline_a(attack, paired, dataset, n, row)
+    reason = case.diverged() or reason
+    if reason:
+        logger.warning("%s: no attack: %s", files.target, reason)
         empty = pd.DataFrame({name: [] for name in ATTACK.columns})
-        write_table(output_path, empty, ATTACK, {**settings, "blown_up": True})
+        write_table(output_path, empty, ATTACK, {**settings, "blown_up": reason})
         return
-    a = _offline_a(attack, paired, dataset, n)
     count = len(case.tested)
     frame = pd.DataFrame(
         {
             "image_id": case.tested,
             "identity": case.identities,
             "is_member": case.is_member,
-            "rmia": case.rmia(gamma=attack.gamma, a=a, combine=attack.combine),
-            "loss": loss_scores(case.target[:, :count]),
+            "rmia": case.rmia(gamma=attack.gamma, a=chosen, combine=attack.combine),
+            "loss_score": loss_scores(case.target[:, :count]),
         }
     )
     published = published_protocol(
         case.target[:, :count], case.references[:1, :, :count], case.target[:, count:],
         case.references[:1, :, count:], frame["is_member"].to_numpy(),
     )  # fmt: skip
-    write_table(output_path, frame, ATTACK, {**settings, "offline_a": a, "published": published, "blown_up": False})
+    settings |= {"offline_a": chosen, "published": published, "references_per_image": float(case.usable.sum(0).mean())}
+    write_table(output_path, frame, ATTACK, {**settings, "blown_up": ""})
 
 
-def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: int) -> float:
-    """Return the configured weight, or the one that attacks the paired seed best, by AUC; of equals the smallest."""
-    if attack.offline_a != PAIRED_SEED:
-        return float(attack.offline_a)
+def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: int, row: str) -> tuple[float, str]:
+    """Return the configured weight, or the one that attacks the paired seed best, by AUC; of equals the smallest.
+
+    The second value says why there is none, or is empty.
+    """
+    if not isinstance(attack.offline_a, str):
+        return float(attack.offline_a), ""
     if paired is None:
         raise DataError(f"attack: offline_a: {PAIRED_SEED} needs the scores of another seed, but none were given")
-    case = _read_case(paired, attack, dataset, n)
-    if case.diverged():
-        raise DataError(
-            f"{paired.target} or its reference has losses that are not finite, so offline_a cannot be chosen on it. "
-            "Set attack.offline_a to a number."
-        )
+    case = _read_case(paired, attack, dataset, n, row)
+    reason = case.diverged()
+    if reason:
+        return math.nan, f"offline_a cannot be chosen on seed {paired.seed}: {reason}"
 
     def value(a: float) -> float:
         scores = case.rmia(gamma=attack.gamma, a=a, combine=attack.combine)
         return auc(scores, case.is_member, case.identities).value
 
-    return max(_OFFLINE_A, key=value)
+    return max(_OFFLINE_A, key=value), ""
 
 
-def _read_case(files: AttackFiles, attack: AttackSpec, dataset: str, n: int) -> _Case:
+def _read_case(files: AttackFiles, attack: AttackSpec, dataset: str, n: int, row: str) -> _Case:
     splits, split_meta = read_table(files.splits[0], SPLITS)
-    target, own = _read_losses(files.target), _read_losses(files.references[0])
-    for losses in (target, own):
-        check_split(losses.path, losses.meta.get("model") or {}, files.splits[0], split_meta)
-    _check_alike(target, own, attack)
+    target = _read_losses(files.target, attack)
+    references = [_read_losses(path, attack) for path in files.references]
+    for losses, name in ((target, row), (references[0], reference_of(row))):
+        check_split(losses.path, losses.model, files.splits[0], split_meta)
+        _check_model(losses, name, n, files.seed)
+    _check_alike(target, references[0])
     rows = query_rows(splits, dataset=dataset, seed=files.seed, max_reference=attack.max_reference)
     members = metric_rows(splits, n)["forget"]
     tested = np.concatenate([members, rows["test"]])
     asked = np.concatenate([tested, rows["reference"]])
     _check_present(target, asked, files.splits[0])
-    others = [_read_losses(path) for path in files.references[1:]]
     usable = [np.ones(len(asked), dtype=bool)]
-    usable += [_usable(losses, path, asked) for losses, path in zip(others, files.splits[1:], strict=True)]
-    references = np.stack([losses.at(asked) for losses in (own, *others)])
-    references[1:] = np.where(np.stack(usable)[1:, None], references[1:], 0.0)  # what is not used need not be there
+    usable += [_usable(losses, path, asked) for losses, path in zip(references[1:], files.splits[1:], strict=True)]
+    loss = np.stack([losses.at(asked) for losses in references])
+    loss[1:] = np.where(np.stack(usable)[1:, None], loss[1:], 0.0)  # what is not used need not be there
     identity = splits.set_index("image_id")["identity"].loc[tested].to_numpy(dtype=np.int64)
-    return _Case(members, tested, target.at(asked), references, np.stack(usable), identity)
+    return _Case(members, tested, target.at(asked), loss, np.stack(usable), identity)
 
 
-def _read_losses(path: str | Path) -> _Losses:
+def _read_losses(path: str | Path, attack: AttackSpec) -> _Losses:
+    """Return the losses at ``path``, which must answer what ``attack`` asks."""
     table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss"])
     views = {}
     for view in sorted(pc.unique(table.column("view")).to_pylist()):
@@ -183,29 +194,35 @@ def _read_losses(path: str | Path) -> _Losses:
         ids = ids_of(part, f"{path}, view {view}")
         order = np.argsort(ids)
         views[int(view)] = (ids[order], part.column("loss").to_numpy().astype(np.float64)[order])
-    return _Losses(path, views, meta)
-
-
-def _check_alike(target: _Losses, reference: _Losses, attack: AttackSpec) -> None:
     wanted = list(range(attack.views + 1))
-    for losses in (target, reference):
-        if list(losses.views) != wanted:
-            raise DataError(
-                f"{losses.path} has the views {list(losses.views)}, the attack needs {wanted}. Score the model again."
-            )
-    for view in wanted:
-        found, expected = target.views[view][0], reference.views[view][0]
-        differing = np.setxor1d(found, expected)
+    if list(views) != wanted:
+        raise DataError(f"{path} has the views {list(views)}, the attack needs {wanted}. Score the model again.")
+    if meta.get("queries") != attack.queries():
+        raise DataError(
+            f"{path} answers {meta.get('queries')}, the attack asks {attack.queries()}. Delete it to score the model "
+            "again."
+        )
+    return _Losses(path, views, dict(meta.get("model") or {}))
+
+
+def _check_model(losses: _Losses, row: str, n: int, seed: int) -> None:
+    """Refuse scores of another model than that of ``row``: a reference that saw the forget set would hide the leak."""
+    origin, _, method = row.partition("/")
+    wanted: dict[str, Any] = {"seed": seed} | ({"n": n} if row != "pretrain" else {})
+    wanted |= {"origin": origin, "method": method} if method else {"role": origin}
+    found = {key: losses.model.get(key) for key in wanted}
+    if found != wanted:
+        raise DataError(f"{losses.path} is of another model than {row}: it has {found}, needed: {wanted}")
+
+
+def _check_alike(target: _Losses, reference: _Losses) -> None:
+    for view, (found, _) in target.views.items():
+        differing = np.setxor1d(found, reference.views[view][0])
         if len(differing):
             raise DataError(
                 f"{target.path} and {reference.path} have different images in view {view} ({len(differing)} are in one "
                 f"only: {first_ids(differing)}). Delete the older file to score that model again."
             )
-    if target.meta.get("queries") != reference.meta.get("queries"):
-        raise DataError(
-            f"{target.path} and {reference.path} were asked differently ({target.meta.get('queries')} and "
-            f"{reference.meta.get('queries')}). Delete the older file to score that model again."
-        )
 
 
 def _check_present(losses: _Losses, ids: npt.NDArray[np.int64], where: str | Path) -> None:
@@ -224,7 +241,7 @@ def _usable(losses: _Losses, splits_path: str | Path, ids: npt.NDArray[np.int64]
     Validation images of that seed count as seen: they chose its best epoch.
     """
     splits, meta = read_table(splits_path, SPLITS)
-    check_split(losses.path, losses.meta.get("model") or {}, splits_path, meta)
+    check_split(losses.path, losses.model, splits_path, meta)
     unseen = splits.loc[splits["role"] == "test", "image_id"].to_numpy(dtype=np.int64)
     usable: npt.NDArray[np.bool_] = np.isfinite(losses.at(ids)).all(axis=0) & np.isin(ids, unseen)
     return usable

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from oneshui.config import AttackSpec
+from oneshui.config import RefitSpec
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
@@ -37,17 +37,17 @@ def refit_attack(
         n: size of the request.
         seed: of the run.
         row: the model: pretrain, retrain, ceiling, or pretrain/METHOD.
-        spec: keys of ``AttackSpec``.
+        spec: keys of ``RefitSpec``.
 
     Raises:
         DataError: the files do not belong together, or all images to train on have one class.
     """
-    attack = AttackSpec.from_dict(spec)
+    settings = RefitSpec.from_dict(spec)
     splits, split_meta = read_table(splits_path, SPLITS)
     labels, task, classes = read_labels(index_path)
     features, model = read_features(features_path)
     check_split(features_path, model, splits_path, split_meta)
-    fit = query_rows(splits, dataset=dataset, seed=seed, max_reference=attack.max_reference)["fit"]
+    fit = query_rows(splits, dataset=dataset, seed=seed, max_reference=settings.max_reference)["fit"]
     asked = {split: metric_rows(splits, n)[split] for split in ("forget", "test")}
     for wanted in (fit, *asked.values()):
         require(wanted, features.ids, splits_path, features_path)
@@ -58,10 +58,10 @@ def refit_attack(
         try:
             logits = refit_logits(
                 features.take(fit)["features"], labels.take(fit)["label"], features.take(together)["features"],
-                n_outputs=classes, c=attack.refit_c,
+                n_outputs=classes, c=settings.refit_c,
             )  # fmt: skip
         except DataError as error:
-            raise DataError(f"{features_path}: {error}") from error
+            raise DataError(f"{features_path} (attack.max_reference = {settings.max_reference}): {error}") from error
         answers = dict(zip(asked, np.split(logits, [len(asked["forget"])]), strict=True))
         for split, rows in asked.items():
             value = measure(task, answers[split], labels.take(rows)["label"])

@@ -143,9 +143,9 @@ def test_photo_that_cannot_be_decoded_is_an_error(tmp_path: Path, damage: str) -
         read_request(path, CLASSES, RAW, CPU, stored_px=None)
 
 
-def test_wrong_photos_are_of_test_people_with_their_own_labels() -> None:
+def test_wrong_photos_are_of_validation_people_with_their_own_labels() -> None:
     splits = make_splits()
-    splits.loc[splits["identity"].isin([8, 9]), "role"] = "test"  # images 5, 6 and 7, 8
+    splits.loc[splits["identity"].isin([8, 9]), "role"] = "val"  # images 5, 6 and 7, 8
     index = make_index(CLASSES).assign(label=[0, 1, 2, 2, 1, 1, 1, 2, 2, 0])
     right = build_request(index, splits, PIXELS, 2)
     wrong = build_wrong_photos(index, splits, PIXELS, 2, dataset="toy", seed=0)
@@ -156,5 +156,5 @@ def test_wrong_photos_are_of_test_people_with_their_own_labels() -> None:
     assert wrong["label"].tolist() == [1 if image in (5, 6) else 2 for image in shown]
     first = build_wrong_photos(index, splits, PIXELS, 1, dataset="toy", seed=0)
     assert first["image"].tolist() == wrong["image"].tolist()[:1]
-    with pytest.raises(ConfigError, match="n = 3 photos of other people are needed, but the test set has 2"):
+    with pytest.raises(ConfigError, match="n = 3 photos of other people are needed, but the validation set has 2"):
         build_wrong_photos(index, splits, PIXELS, 3, dataset="toy", seed=0)

@@ -57,6 +57,14 @@ def test_scale_and_constant_features_do_not_matter() -> None:
     np.testing.assert_allclose(changed, plain, rtol=1e-2, atol=1e-2)
 
 
+def test_a_unit_that_hardly_fires_while_fitting_drowns_no_other() -> None:
+    retain, labels, forget, answers = toy()
+    rare, fires = np.zeros((400, 1)), np.ones((200, 1))
+    rare[0] = 6e-8  # float16's smallest number
+    found = refit_logits(np.hstack([retain, rare]), labels, np.hstack([forget, fires]), n_outputs=N_CLASSES, c=1.0)
+    assert accuracy(found, answers) > 0.95
+
+
 def test_classes_that_nobody_has_are_never_answered() -> None:
     retain, labels, forget, _ = toy()
     for kept in ((1, 3), (0, 1, 3)):

@@ -17,7 +17,7 @@ from oneshui.stages.refit import refit_attack
 
 SPEC: dict[str, Any] = {
     "views": 1, "crop_scale": [0.5, 1.0], "max_reference": 40, "gamma": 1.0, "offline_a": 0.3,
-    "combine": "mean_log_ratio", "references": "own", "refit_c": 1.0,
+    "combine": "mean_log_ratio", "references": "own",
 }  # fmt: skip
 QUERIES = {"views": 1, "crop_scale": [0.5, 1.0], "max_reference": 40}
 
@@ -37,15 +37,19 @@ class Run:
     """Score files of two models for two seeds, which tests damage in different ways."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.n = folder, 2
         self.losses = np.random.default_rng(9).uniform(0.1, 2.0, (8, 2, 120))  # by file, view and image
+        self.write_all()
+
+    def write_all(self, n: int = 2) -> None:
+        self.n = n
         for seed in (0, 1):
-            write_table(folder / f"splits{seed}.parquet", make_splits(seed), SPLITS, {"content": f"split{seed}"})
+            write_table(self.folder / f"splits{seed}.parquet", make_splits(seed), SPLITS, {"content": f"split{seed}"})
             for i, name in enumerate(("target", "reference")):
                 self.write(f"{name}{seed}", seed, self.losses[2 * seed + i])
 
     def write(self, name: str, seed: int, losses: Any, *, views: Sequence[int] = (0, 1), drop: Sequence[int] = (),
-              queries: Any = QUERIES, content: str | None = None) -> None:  # fmt: skip
+              queries: Any = QUERIES, content: str | None = None, **model: Any) -> None:  # fmt: skip
         splits = make_splits(seed)
         rows = query_rows(splits, dataset="toy", seed=seed, max_reference=40)
         asked = np.concatenate([rows["asked"], rows["test"], rows["reference"]])
@@ -53,8 +57,10 @@ class Run:
         for view in views:
             ids = np.setdiff1d(np.arange(120) if view == 0 else asked, drop)
             frame = pd.DataFrame({"image_id": ids, "view": view, "loss": losses[view][ids]})
-            frames.append(frame.assign(p_true=np.exp(-frame["loss"]), logits=None).sample(frac=1, random_state=view))
-        meta = {"model": {"splits": content or f"split{seed}"}, "queries": queries}
+            frames.append(frame.assign(p_true=np.exp(-frame["loss_score"]), logits=None).sample(frac=1, random_state=view))
+        origin = "retrain" if name.startswith("reference") else "pretrain"
+        known = {"splits": content or f"split{seed}", "seed": seed, "n": self.n, "origin": origin, "method": "mine"}
+        meta = {"model": known | model, "queries": queries}
         write_table(self.folder / f"{name}.parquet", pd.concat(frames, ignore_index=True), SCORES, meta)
 
     def files(self, seed: int = 0, others: Sequence[int] = ()) -> AttackFiles:
@@ -90,11 +96,12 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_attack_is_the_equations_on_forget_and_test_images(run: Run, n: int) -> None:
+    run.write_all(n)
     frame, meta = run.attack(n)
     wanted = run.direct(n, 0.3)
     assert frame["image_id"].tolist() == wanted.index.tolist()
     np.testing.assert_allclose(frame["rmia"], wanted, atol=1e-12)
-    np.testing.assert_allclose(-frame["loss"], run.losses[0].mean(0)[frame["image_id"]], rtol=1e-6)
+    np.testing.assert_allclose(-frame["loss_score"], run.losses[0].mean(0)[frame["image_id"]], rtol=1e-6)
     splits = make_splits(0).set_index("image_id")
     assert frame["is_member"].tolist() == (splits.loc[frame["image_id"], "role"] == "train").tolist()
     assert frame["is_member"].sum() == 3 * n
@@ -129,13 +136,42 @@ def test_weight_of_the_reference_is_chosen_on_the_other_seed(run: Run) -> None:
     assert meta["offline_a"] >= 0.3
 
 
+def test_a_reference_of_another_seed_must_answer_the_same_questions(run: Run) -> None:
+    run.write("reference1", 1, run.losses[3], views=[0])
+    with pytest.raises(DataError, match=r"reference1.parquet has the views \[0\]"):
+        run.attack(files=run.files(0, [1]), references="seeds")
+
+
 @pytest.mark.parametrize("name", ["target0", "reference0"])
 def test_a_model_that_answers_nan_is_not_attacked(run: Run, name: str) -> None:
     broken = run.losses[0].copy()
     broken[0, metric_rows(make_splits(0), 2)["forget"][0]] = np.nan
     run.write(name, 0, broken)
     frame, meta = run.attack()
-    assert len(frame) == 0 and meta["blown_up"]
+    which = "the attacked model" if name == "target0" else "its reference"
+    assert len(frame) == 0 and meta["blown_up"] == f"the losses of {which} are not finite"
+
+
+def test_nothing_can_be_chosen_on_a_seed_that_blew_up(run: Run) -> None:
+    run.write("reference1", 1, np.full((2, 120), np.inf))
+    frame, meta = run.attack(paired=run.files(1), offline_a="paired_seed")
+    assert len(frame) == 0 and "cannot be chosen on seed 1: the losses of its reference" in meta["blown_up"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("reference0", {"n": 1}),  # has seen the members of a larger request
+        ("reference0", {"origin": "pretrain"}),
+        ("reference0", {"method": "other"}),
+        ("target0", {"n": None}),
+        ("target0", {"origin": "wrong_photos"}),
+    ],
+)
+def test_scores_of_another_model_are_refused(run: Run, name: str, model: dict[str, Any]) -> None:
+    run.write(name, 0, run.losses[0], **model)
+    with pytest.raises(DataError, match=rf"{name}.parquet is of another model than"):
+        run.attack()
 
 
 def test_files_that_do_not_belong_together_are_one_error(run: Run) -> None:
@@ -151,7 +187,7 @@ def test_files_that_do_not_belong_together_are_one_error(run: Run) -> None:
         run.attack()
     run.write("target0", 0, losses, queries={**QUERIES, "crop_scale": [0.1, 1.0]})
     run.write("reference0", 0, losses)
-    with pytest.raises(DataError, match="were asked differently"):
+    with pytest.raises(DataError, match=r"target0.parquet answers .*0.1, 1.0.* the attack asks .*0.5, 1.0"):
         run.attack()
     run.write("target0", 0, losses, content="older")
     with pytest.raises(DataError, match="was trained on another split"):
@@ -173,8 +209,9 @@ def refit(run: Run, features: np.ndarray, task: str = "classification") -> dict[
     frame = frame.assign(width=1, height=1, duplicate_group=range(120))
     write_table(run.folder / "index.parquet", frame, INDEX, {"task": task, "classes": ["a", "b", "c"]})
     output = run.folder / "refit.parquet"
+    spec = {"max_reference": 40, "refit_c": 1.0}
     refit_attack(write_features(run.folder, features), run.folder / "splits0.parquet", run.folder / "index.parquet",
-                 output, dataset="toy", n=2, seed=0, row="pretrain/mine", spec=SPEC)  # fmt: skip
+                 output, dataset="toy", n=2, seed=0, row="pretrain/mine", spec=spec)  # fmt: skip
     found, _ = read_table(output, METRICS)
     assert found[["origin", "method"]].drop_duplicates().values.tolist() == [["pretrain", "mine"]]
     return dict(zip(zip(found["split"], found["metric"], strict=True), found["value"], strict=True))

@@ -333,7 +333,7 @@ def test_views_and_features_are_of_the_images_that_attacks_ask_about(run: Run) -
 
 
 def refit_values(run: Run) -> dict[tuple[str, str], float]:
-    spec = {**QUERIES, "gamma": 1.0, "offline_a": 0.3, "combine": "majority", "references": "own", "refit_c": 1.0}
+    spec = {"max_reference": QUERIES["max_reference"], "refit_c": 1.0}
     refit_attack(run.folder / "features.parquet", run.splits, run.index, run.folder / "refit.parquet", dataset="toy",
                  n=2, seed=0, row="pretrain/mine", spec=spec)  # fmt: skip
     frame, _ = read_table(run.folder / "refit.parquet", METRICS)
