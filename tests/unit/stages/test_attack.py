@@ -57,7 +57,7 @@ class Run:
         for view in views:
             ids = np.setdiff1d(np.arange(120) if view == 0 else asked, drop)
             frame = pd.DataFrame({"image_id": ids, "view": view, "loss": losses[view][ids]})
-            frames.append(frame.assign(p_true=np.exp(-frame["loss_score"]), logits=None).sample(frac=1, random_state=view))
+            frames.append(frame.assign(p_true=np.exp(-frame["loss"]), logits=None).sample(frac=1, random_state=view))
         origin = "retrain" if name.startswith("reference") else "pretrain"
         known = {"splits": content or f"split{seed}", "seed": seed, "n": self.n, "origin": origin, "method": "mine"}
         meta = {"model": known | model, "queries": queries}
