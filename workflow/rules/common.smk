@@ -334,3 +334,37 @@ def figures_of(faces):
         for name, each in figures.items()
         if (each["kind"] == "hardest_identities") == faces
     ]
+
+
+def names_of_report():
+    """Names of the tables, of those that are attacked, and of the figures of ROC curves, as the report reads them."""
+    tables, figures = config["tables"], config["figures"]
+    return {
+        "tables": list(tables),
+        "attacks": [name for name, each in tables.items() if each["privacy"]],
+        "roc": [name for name, each in figures.items() if each["kind"] == "roc"],
+    }
+
+
+def report_inputs(wildcards):
+    """Everything that the report is made from."""
+    names, tables = names_of_report(), config["tables"]
+    whole = [each for each in tables.values() if each.get("layout") != "tow"]
+    data = that_need("data")
+    identities = [
+        file
+        for each in whole
+        for file in identity_files(each, SEEDS, data, each["blocks"])
+    ]
+    datasets = {
+        block["dataset"] for each in tables.values() for block in each["blocks"]
+    }
+    return {
+        "tables": [f"results/tables/{name}.csv" for name in names["tables"]],
+        "attacks": [f"results/attacks/{name}.csv" for name in names["attacks"]],
+        "roc": [f"results/figures/{name}.csv" for name in names["roc"]],
+        "identities": sorted(set(identities)),
+        "splits": [
+            splits_file(name, seed) for name in sorted(datasets) for seed in SEEDS
+        ],
+    }

@@ -76,6 +76,28 @@ rule make_faces_figure:
         "../scripts/make_faces_figure.py"
 
 
+rule make_report:
+    input:
+        unpack(report_inputs),
+    output:
+        page="results/report.html",
+    log:
+        "results/logs/make_report.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        names=names_of_report(),
+        settings=spec_hash({k: v for k, v in config.items() if k != "data_root"}),
+    script:
+        "../scripts/make_report.py"
+
+
+rule report:
+    input:
+        "results/report.html",
+
+
 rule tables:
     input:
         expand("results/tables/{table}.csv", table=config["tables"]),
