@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,7 +87,7 @@ class PGU:
     def projection(self, on_train: Tensor, on_support: Tensor) -> Tensor:
         """Return U_k U_k^T of one layer, (groups, d, d), from two Gram matrices of that shape."""
         difference = on_train.double() - on_support.double()
-        values, vectors = torch.linalg.eigh(difference)  # ascending
+        values, vectors = _eigh(difference)  # ascending
         spectrum = values.abs() if self.spectrum == "absolute" else values.clamp(min=0)
         singular, order = spectrum.sqrt().sort(dim=-1, descending=True)
         share = singular.cumsum(-1) / singular.sum(-1, keepdim=True)
@@ -130,6 +132,20 @@ class PGU:
             p_true = torch.where(labels.bool(), p, 1 - p)
             entropy = -(p * F.logsigmoid(logits) + (1 - p) * F.logsigmoid(-logits)).mean()
         return -(1 - p_true + _MARGIN).log().mean() - self.entropy_weight * entropy
+
+
+def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, ascending, and eigenvectors; by a slower algorithm where the fast one does not converge.
+
+    Few images in a wide layer leave many eigenvalues near 0, on which divide and conquer can fail.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(matrices)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        found = [eigh(matrix, driver="evr") for matrix in matrices.cpu().numpy()]
+        parts = zip(*found, strict=True)
+        values, vectors = (torch.from_numpy(np.stack(part)).to(matrices) for part in parts)
+    return values, vectors
 
 
 def off(gradient: Tensor, projection: Tensor) -> Tensor:

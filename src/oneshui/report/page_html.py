@@ -82,5 +82,5 @@ def table(
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows]
     inner = [tag("caption", caption, id=name), tag("thead", header), tag("tbody", *body)]
     return tag(
-        "div", tag("table", *inner, class_=class_), class_="scroll", role="region", tabindex=0, aria_labelledby=name
+        "div", tag("table", *inner, class_=class_), class_="scroll", role="group", tabindex=0, aria_labelledby=name
     )

@@ -101,14 +101,13 @@ def explorer(
         figures = [_figure(own[own["set"] == name], name, methods, labels, colours, step[name]) for name in _SETS]
         parts.append(
             tag(
-                "section",
-                tag("h3", block_name(*block), id=f"explorer-{i}"),
+                "div",
+                tag("h3", block_name(*block)),
                 _absent(own, methods, labels, seeds),
                 tag("div", *figures, class_="sets"),
                 _correlations(own, methods, labels, f"identities-{i}", block),
                 class_="block",
                 data_block=i,
-                aria_labelledby=f"explorer-{i}",
             )
         )
     return tag("div", *parts, id="explorer")

@@ -84,6 +84,6 @@ def _names(paths: Iterable[str | Path]) -> list[tuple[str, Path]]:
 
 def _read_csv(path: str | Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # a method may be called None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path} is not a readable CSV file ({error}). Make it again.") from error

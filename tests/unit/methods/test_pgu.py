@@ -302,3 +302,17 @@ def test_nobody_watches_after_an_error() -> None:
 def test_impossible_hyper_parameter_is_an_error(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"pgu: .*{name} (=|is) '?{value}"):
         dataclasses.replace(METHOD, **{name: value})
+
+
+def test_a_spectrum_on_which_the_fast_algorithm_fails_is_solved_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    on_train, on_support = (
+        rows.transpose(1, 2) @ rows for rows in torch.randn(2, 3, 9, 7, generator=draw, dtype=torch.float64)
+    )
+    wanted = METHOD.projection(on_train, on_support)
+
+    def fails(matrix: Tensor) -> Tensor:
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    torch.testing.assert_close(METHOD.projection(on_train, on_support), wanted, rtol=1e-9, atol=1e-9)
