@@ -39,7 +39,7 @@ from oneshui.report.page_tables import (
 )
 from oneshui.report.reading import Finding, about_seeds, reading
 from oneshui.report.style import block_name, method_name
-from oneshui.report.tables import COLUMNS
+from oneshui.report.tables import COLUMNS, COSTS
 
 Tables = Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
 
@@ -257,10 +257,15 @@ def _controls(inputs: Inputs) -> Markup:
 
 def _costs(inputs: Inputs) -> Markup:
     parts: list[Markup] = []
+    shown: set[tuple[str, int, str]] = set()  # tables may share runs, whose costs are to be seen once
     for t, (name, results) in enumerate(inputs.tables.items()):
-        found = [
-            cost_table(rows, block_name(*block), f"cost-{t}-{b}") for b, (block, rows) in enumerate(blocks_of(results))
-        ]
+        found = []
+        for b, ((dataset, n), rows) in enumerate(blocks_of(results)):
+            own = rows[~rows["method"].isin(TRAINED)]
+            numbers = (dataset, n, own[["label", *COSTS.values()]].to_csv(index=False))
+            if numbers not in shown:
+                found.append(cost_table(own, block_name(dataset, n), f"cost-{t}-{b}"))
+            shown.add(numbers)
         if any(found):
             parts += [tag("h3", str(_spec(inputs, name)["title"])), join(found)]
     return join(parts or [tag("p", "No costs were measured.")])

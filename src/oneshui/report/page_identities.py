@@ -16,7 +16,7 @@ from oneshui.metrics.identities import Correlation, equal_count_bins, spearman
 from oneshui.paths import origin_and_method
 from oneshui.report.cells import MISSING
 from oneshui.report.page_charts import Scale, dot, legend, scatter_axis, scatter_grid
-from oneshui.report.page_html import Markup, join, signed, table, tag
+from oneshui.report.page_html import Markup, join, px, signed, table, tag
 from oneshui.report.style import MEASURE_NAMES, block_name
 
 Tables = Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
@@ -26,8 +26,8 @@ Block = tuple[str, int]
 _MOST_DOTS = {"forget": 8000, "retain": 3000}
 #: equal parts of the retain identities, fewer where a part would have less than two of some seed
 _BINS, _IN_BIN = 8, 2
-#: px, of the plot without its axes
-_HEIGHT = 380
+#: px: height of the plot without its axes, and how far apart the methods' dots of one forget identity are
+_HEIGHT, _APART = 380, 3.0
 #: set of identities -> the model compared with, its word, and what the axes say
 _SETS = {
     "forget": (
@@ -175,10 +175,12 @@ def _figure(
         own = drawn[drawn["method"] == name]
         dots = [_dot(row, x, y, labels[name], word) for row in own.to_dict("records")]
         lines = _bin_marks(bins[name], x, y) if name in bins else []
+        shift = _APART * (i - (len(methods) - 1) / 2)
+        aside = f"translate({px(shift)} 0)" if which == "forget" else None
         for part, kind in ((dots, "dots"), (lines, "means")):
             if part:
-                group = tag("g", *part, class_=kind, data_method=i, fill=colours[name], stroke=colours[name])
-                groups[kind].append(group)
+                looks = {"fill": colours[name], "stroke": colours[name], "transform": aside}
+                groups[kind].append(tag("g", *part, class_=kind, data_method=i, **looks))
     name = f"{title} against {axis}; {len(drawn)} dots, described in the table below"
     marks = [scatter_grid(x, y, _HEIGHT), *groups["dots"], *groups["means"]]
     ends = {"data_low": f"{y.low:.6g}", "data_high": f"{y.high:.6g}"}
@@ -207,6 +209,8 @@ def _caption(points: pd.DataFrame, which: str, step: int, bins: Mapping[str, pd.
         f"{' or '.join(measures)} of the unlearned minus that of the {word} model, in points (upright), against "
         f"the {axis} in the pretrained model's features. A dot is an identity in one seed."
     )
+    if which == "forget":
+        text += " The methods' dots of an identity stand a few pixels apart."
     if "balanced_accuracy" in set(points["measure"]):
         text += " Hollow: balanced accuracy, where no attribute has both values."
     if step > 1:

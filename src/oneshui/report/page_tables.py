@@ -276,8 +276,8 @@ def control_table(block: pd.DataFrame, title: str, decimals: int, name: str) -> 
 
 
 def cost_table(block: pd.DataFrame, title: str, name: str) -> Markup | None:
-    """Return what each method costs, each column with bars on its own linear scale; None where nothing was measured."""
-    rows = [row for row in block.to_dict("records") if row["method"] not in TRAINED]
+    """Return what methods cost, each column with bars on its own linear scale; None where nothing was measured."""
+    rows = block.to_dict("records")
     known = {column: [float(row[column]) for row in rows if not math.isnan(float(row[column]))] for column in _COSTS}
     if not any(known.values()):
         return None

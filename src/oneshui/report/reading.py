@@ -80,8 +80,9 @@ def _in_short(block: Block) -> list[str]:
             0: "cannot be told from doing nothing",
         }
         counts = listed(f"{len(found[side])} {text}" for side, text in parts.items() if found[side])
-        methods = "method" if known == 1 else "methods"
-        said.append(f"Of {known} {methods} without access to the data, {counts} (n_seeds = {block.n_seeds}).")
+        methods = f"{known} {'method' if known == 1 else 'methods'} without access to the data"
+        none = f"None of {methods} can be told from doing nothing"
+        said.append(f"{none if len(found[0]) == known else f'Of {methods}, {counts}'} (n_seeds = {block.n_seeds}).")
     elif found[None]:
         said.append(f"Without intervals nothing can be told from noise (n_seeds = {block.n_seeds}).")
     ranked = [row for row in block.rivals if not math.isnan(row["tow_mean"])]

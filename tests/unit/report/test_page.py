@@ -250,6 +250,15 @@ def test_controls_and_costs(inputs: Inputs, page: Page) -> None:
     assert (costs["Prepare, s"], costs["Unlearn, MB"]) == (f"{row['precompute_s']:.3g}", "300")
 
 
+def test_costs_of_runs_that_two_tables_share_are_shown_once(inputs: Inputs) -> None:
+    main = inputs.tables["main"]
+    config = {**inputs.config, "tables": {name: inputs.config["tables"]["main"] for name in ("main", "again", "other")}}
+    dearer = main.assign(unlearn_s=main["unlearn_s"] + 1)
+    tables = {"main": main, "again": main[main["method"] != "ceiling"], "other": dearer}
+    page = Page(render(replace(inputs, tables=tables, config=config)))
+    assert sum("beyond the loaded model" in caption for caption in page.captions) == 4  # two blocks, twice
+
+
 def test_data_checks(page: Page) -> None:
     row = page.table("near-identical")["mufac, seed 1"]
     assert (row["In several roles"], row["Groups of them"]) == ("8 (4.0%)", "4")

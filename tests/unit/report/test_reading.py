@@ -64,6 +64,12 @@ def test_an_effect_is_claimed_only_beyond_noise() -> None:
     assert "1 cannot be told from doing nothing (n_seeds = 3)" in found["In short"]
 
 
+def test_nothing_is_claimed_where_every_interval_contains_zero() -> None:
+    found = said(gain("ssd", 4.0, 5.0), gain("pgu", -1.0, 5.0))
+    assert found["In short"].startswith("None of 2 methods without access to the data can be told from doing nothing")
+    assert "Better" not in str(found) and "Worse" not in str(found)
+
+
 def test_what_is_worse_is_called_worse() -> None:
     found = said(gain("ssd", -40.0, 3.0))
     assert "Worse, beyond the noise between seeds: SSD -40.0 [-43.0, -37.0]" in found["Against doing nothing"]
@@ -81,7 +87,7 @@ def test_one_seed_claims_nothing() -> None:
 
 def test_methods_with_the_data_are_no_rivals() -> None:
     found = said(gain("ssd", 0.0, 1.0), gain("scrub", 20.0, 1.0))
-    assert "Of 1 method without" in found["In short"] and "SCRUB" not in found["In short"]
+    assert "None of 1 method without" in found["In short"] and "SCRUB" not in found["In short"]
     assert "With the training data at hand, and so no rivals: SCRUB +20.0 [+19.0, +21.0] (better)" in str(found)
 
 
