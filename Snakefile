@@ -42,6 +42,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/attack.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/select.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:

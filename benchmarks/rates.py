@@ -38,7 +38,7 @@ from oneshui.files import write_text
 from oneshui.methods import make_method
 from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
-from oneshui.plan import OPTIONAL, Rate, read_rates
+from oneshui.planning.rates import OPTIONAL, Rate, read_rates
 from oneshui.scoring import score_images
 from oneshui.tasks import Task
 from oneshui.tensors import cut

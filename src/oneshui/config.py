@@ -265,6 +265,11 @@ def check_methods(config: Mapping[str, Any], schema_folder: str | Path, own: Cal
             raise ConfigError(f"methods/{method} for {dataset}, n = {n}{at and ', '}{at}: {error.message}")
 
 
+def index_options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a dataset's entry that its index depends on."""
+    return {key: entry[key] for key in ("layout", "options", "identities", "min_images", "duplicate_distance")}
+
+
 def raw_path(config: Mapping[str, Any], dataset: str) -> str:
     """Return the folder of a dataset's raw images: the user's, or the one that ``render_faces`` fills."""
     entry = config["datasets"][dataset]

@@ -12,20 +12,11 @@ import pandas as pd
 import pytest
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.plan import (
-    COLUMNS,
-    Job,
-    Rate,
-    Run,
-    Size,
-    passes_of,
-    plan,
-    planned_jobs,
-    read_rates,
-    run_of,
-    size_of,
-    to_text,
-)
+from oneshui.planning.jobs import Job, planned_jobs
+from oneshui.planning.passes import passes_of
+from oneshui.planning.plan import COLUMNS, plan, to_text
+from oneshui.planning.rates import Rate, read_rates
+from oneshui.planning.sizes import Run, Size, run_of, size_of
 
 META = {
     "inner_lr": 0.1, "lr": 1e-3, "epochs": 3, "simulated_n": 20, "batch_size": 64, "micro_batch": 64, "hidden": 512,

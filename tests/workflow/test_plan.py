@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from tests.workflow.conftest import ROOT, Run, toy_config, write_config
 
-from oneshui.plan import Job, planned_jobs
+from oneshui.planning.jobs import Job, planned_jobs
+from oneshui.schemas import INDEX, read_table
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +75,19 @@ def test_plan_of_our_configurations_is_snakemakes(snakemake: Run, tmp_path: Path
         (tmp_path / "raw" / entry.get("folder", "")).mkdir(parents=True, exist_ok=True)
     jobs = dry_run(snakemake, path, "--config", f"data_root={tmp_path / 'raw'}")
     assert planned_jobs(config) == jobs
+
+
+def test_the_plan_is_printed_and_counts_what_is_indexed(snakemake: Run, tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    config["datasets"]["demo"]["synthetic"] |= {"n_identities": 60, "images_per_identity": [6, 11]}
+    path = str(write_config(tmp_path, config))
+    output = snakemake("--configfile", path, "--", "plan").stdout
+    assert (tmp_path / "results/plan.txt").read_text() in output
+    assert "demo: 510 images of 60 identities" in output  # expected
+    snakemake("--configfile", path, "--", "results/data/demo/index.parquet")
+    index, _ = read_table(tmp_path / "results/data/demo/index.parquet", INDEX)
+    assert len(index) != 510
+    output = snakemake("--configfile", path, "--", "plan").stdout
+    assert f"demo: {len(index)} images of 60 identities" in output
+    totals = pd.read_csv(tmp_path / "results/plan.csv")
+    assert f"{totals['jobs'].sum()} jobs" in output

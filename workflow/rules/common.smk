@@ -12,6 +12,7 @@ from oneshui.config import (
     changed_keys,
     check_grid,
     check_methods,
+    index_options,
     method_spec,
     raw_path,
 )
@@ -26,7 +27,7 @@ from oneshui.paths import (
     table_files,
     table_rows,
 )
-from oneshui.schemas import read_meta
+from oneshui.schemas import INDEX, read_meta, read_table
 
 validate(config, "../schemas/config.schema.yaml")
 check_grid(config)
@@ -47,6 +48,9 @@ SEEDS = config["seeds"]
 ATTACK_QUERIES = AttackSpec.from_dict(config["attack"]).queries()
 ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
 REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
+
+# everything that can change a result; for steps that look at the whole configuration
+SETTINGS = spec_hash({key: config[key] for key in config if key != "data_root"})
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
@@ -94,17 +98,19 @@ def raw_inputs(wildcards):
 
 def index_spec(wildcards):
     """The part of a dataset's entry that its index depends on."""
-    entry = config["datasets"][wildcards.dataset]
-    return {
-        key: entry[key]
-        for key in (
-            "layout",
-            "options",
-            "identities",
-            "min_images",
-            "duplicate_distance",
-        )
-    }
+    return index_options(config["datasets"][wildcards.dataset])
+
+
+def counted_datasets(wildcards):
+    """Images and identities of the datasets that are indexed as they are configured now."""
+    counted = {}
+    for dataset, entry in config["datasets"].items():
+        path = f"results/data/{dataset}/index.parquet"
+        if os.path.exists(path):
+            index, meta = read_table(path, INDEX)
+            if meta["spec"] == spec_hash(index_options(entry)):
+                counted[dataset] = (len(index), index["identity"].nunique())
+    return counted
 
 
 def published_layout(wildcards):

@@ -88,7 +88,7 @@ rule make_report:
         "../../envs/report.yaml"
     params:
         names=names_of_report(),
-        settings=spec_hash({k: v for k, v in config.items() if k != "data_root"}),
+        settings=SETTINGS,
     script:
         "../scripts/make_report.py"
 

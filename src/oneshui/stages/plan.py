@@ -1,0 +1,48 @@
+"""What a configuration costs before it runs: without torch, in a second."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oneshui.files import write_text
+from oneshui.planning.plan import plan, to_text
+from oneshui.planning.rates import read_rates
+from oneshui.planning.sizes import Size, size_of
+
+
+def make_plan(
+    rates_path: str | Path,
+    published_path: str | Path,
+    output_text: str | Path,
+    output_csv: str | Path,
+    *,
+    config: Mapping[str, Any],
+    counted: Mapping[str, tuple[int, int]],
+) -> str:
+    """Write what the target ``tables`` costs from nothing, and return the page.
+
+    Args:
+        rates_path: CSV of rates (``oneshui.planning.rates.Rate``).
+        published_path: resources/datasets.yaml.
+        output_text: page to read.
+        output_csv: the same numbers, one row per rule.
+        config: the whole configuration.
+        counted: (images, identities) of the datasets that are indexed; the others count as rendered or published.
+
+    Raises:
+        ConfigError: nobody has counted a dataset, or no machine has all rates that are needed.
+        DataError: the rates cannot be read.
+    """
+    published = yaml.safe_load(Path(published_path).read_text())
+    datasets = {block["dataset"] for table in config["tables"].values() for block in table["blocks"]}
+    counts = {
+        name: Size(*counted[name]) if name in counted else size_of(name, config["datasets"][name], published)
+        for name in sorted(datasets)
+    }
+    table = plan(config, read_rates(rates_path), counts=counts)
+    text = to_text(table)
+    write_text(output_csv, table.to_csv(index=False))
+    write_text(output_text, text)
+    return text
