@@ -26,6 +26,11 @@ def splits_file(dataset: str, seed: int | str) -> str:
     return f"results/splits/{dataset}/seed{seed}.parquet"
 
 
+def request_file(dataset: str, n: int | str, seed: int | str, *, wrong_photos: bool = False) -> str:
+    """Return the photos of a request, or those of other people of the control."""
+    return f"results/requests/{dataset}/n{n}/seed{seed}{'_wrong_photos' if wrong_photos else ''}.parquet"
+
+
 def origin_and_method(row: str) -> tuple[str, str]:
     """Return what a METRICS table calls a row: ("pretrain", "ssd") for pretrain/ssd, a trained model's name twice."""
     origin, _, method = row.partition("/")

@@ -43,6 +43,26 @@ def test_table_option_reruns_tables_and_their_figures_only(snakemake: Run, copie
     assert set(planned(copied, config)) == {"all", "make_table", "make_figure"}
 
 
+def test_a_deleted_metrics_file_rebuilds_what_depends_on_it(snakemake: Run, copied: Path) -> None:
+    """And nothing else; the numbers are the same again."""
+    config = toy_config()
+    config["tables"]["other"] = {**config["tables"]["toy"], "methods": ["jit"]}
+    targets = ("--configfile", str(write_config(copied, config)), "--", "tables", "figures", "report")
+    snakemake(*targets)
+    results = copied / "results"
+    tables = {path: path.read_bytes() for path in results.glob("tables/*")}
+    before = {
+        path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file() and "logs" not in path.parts
+    }
+    (results / "metrics/toy/n3/seed0/pretrain/ssd.parquet").unlink()
+    snakemake(*targets)
+    changed = {str(path.relative_to(results)) for path, time in before.items() if path.stat().st_mtime_ns != time}
+    made = {f"tables/toy{end}" for end in (".csv", "_tidy.csv", ".md", ".tex")}
+    made |= {f"figures/toy_bars.{end}" for end in ("csv", "pdf", "png")}
+    assert changed == {"metrics/toy/n3/seed0/pretrain/ssd.parquet", *made, "report.html"}
+    assert tables == {path: path.read_bytes() for path in tables}
+
+
 def test_method_parameter_reruns_that_method_only(snakemake: Run, copied: Path) -> None:
     config = toy_config()
     config["methods"]["ssd"]["params"]["fisher"] = "batch"

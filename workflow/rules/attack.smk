@@ -3,7 +3,7 @@
 
 rule attack_trained:
     input:
-        unpack(attack_inputs),
+        unpack(runs.attack_inputs),
     output:
         attack="results/attacks/{dataset}/n{n}/seed{seed}/{trained}.parquet",
     log:
@@ -15,7 +15,7 @@ rule attack_trained:
     params:
         row="{trained}",
         spec=ATTACK,
-        paired_seed=paired_seed,
+        paired_seed=runs.paired_seed,
     script:
         "../scripts/attack_model.py"
 
@@ -28,12 +28,12 @@ use rule attack_trained as attack_unlearned with:
     params:
         row="pretrain/{method}",
         spec=ATTACK,
-        paired_seed=paired_seed,
+        paired_seed=runs.paired_seed,
 
 
 rule refit_trained:
     input:
-        features=features_of_row,
+        features=runs.features,
         index="results/data/{dataset}/index.parquet",
         splits="results/splits/{dataset}/seed{seed}.parquet",
     output:
@@ -63,7 +63,7 @@ use rule refit_trained as refit_unlearned with:
 
 rule summarise_attacks:
     input:
-        attacks=attacks_of_table,
+        attacks=results.attacks_of_table,
     output:
         summary="results/attacks/{table}.csv",
     log:

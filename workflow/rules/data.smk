@@ -31,7 +31,7 @@ rule index_dataset:
     threads: 8
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
-        spec=index_spec,
+        spec=runs.index_spec,
     script:
         "../scripts/index_dataset.py"
 
@@ -109,8 +109,8 @@ rule check_dataset:
     threads: 8
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
-        spec=index_spec,
-        layout=published_layout,
+        spec=runs.index_spec,
+        layout=runs.published_layout,
     script:
         "../scripts/check_dataset.py"
 

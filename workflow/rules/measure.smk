@@ -55,7 +55,7 @@ use rule score_pretrain as score_unlearned with:
 
 rule measure_trained:
     input:
-        scores=scores_of_row,
+        scores=runs.scores,
         retrain="results/scores/{dataset}/n{n}/seed{seed}/retrain.parquet",
         index="results/data/{dataset}/index.parquet",
         splits="results/splits/{dataset}/seed{seed}.parquet",

@@ -3,7 +3,7 @@
 
 rule make_table:
     input:
-        unpack(table_inputs),
+        unpack(results.table_inputs),
         published=os.path.join(RESOURCES, "paper", "published_results.csv"),
     output:
         csv=report(
@@ -21,16 +21,16 @@ rule make_table:
     conda:
         "../../envs/report.yaml"
     params:
-        spec=spec_of_table,
+        spec=results.table_spec,
         seeds=SEEDS,
-        data_methods=that_need("data"),
+        data_methods=methods_that_need(config, "data"),
     script:
         "../scripts/make_table.py"
 
 
 rule make_figure:
     input:
-        sources=figure_inputs,
+        sources=results.figure_inputs,
     output:
         pdf="results/figures/{figure}.pdf",
         png=report(
@@ -43,13 +43,13 @@ rule make_figure:
     log:
         "results/logs/make_figure/{figure}.log",
     wildcard_constraints:
-        figure=one_of(figures_of(faces=False)),
+        figure=one_of(results.figures(faces=False)),
     localrule: True
     conda:
         "../../envs/report.yaml"
     params:
         spec=lookup(dpath="figures/{figure}", within=config),
-        rows=rows_of_figure,
+        rows=results.figure_rows,
         seeds=SEEDS,
     script:
         "../scripts/make_figure.py"
@@ -58,7 +58,7 @@ rule make_figure:
 # only on request, and in no report
 rule make_faces_figure:
     input:
-        unpack(faces_inputs),
+        unpack(results.faces_inputs),
     output:
         pdf="results/figures/{figure}.pdf",
         png="results/figures/{figure}.png",
@@ -66,7 +66,7 @@ rule make_faces_figure:
     log:
         "results/logs/make_faces_figure/{figure}.log",
     wildcard_constraints:
-        figure=one_of(figures_of(faces=True)),
+        figure=one_of(results.figures(faces=True)),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -78,7 +78,7 @@ rule make_faces_figure:
 
 rule make_report:
     input:
-        unpack(report_inputs),
+        unpack(results.report_inputs),
     output:
         page="results/report.html",
     log:
@@ -87,29 +87,27 @@ rule make_report:
     conda:
         "../../envs/report.yaml"
     params:
-        names=names_of_report(),
+        names=results.report_names(),
         settings=SETTINGS,
     script:
         "../scripts/make_report.py"
 
 
-rule report:
-    input:
-        "results/report.html",
-
-
+# Targets name what lies behind tables and pages, too: Snakemake makes a file that is missing on the way to one that is
+# there only if a target asks for it.
 rule tables:
     input:
         expand("results/tables/{table}.csv", table=config["tables"]),
+        results.measured(),
 
 
 rule figures:
     input:
-        expand(
-            "results/figures/{figure}.pdf",
-            figure=[
-                name
-                for name, each in config["figures"].items()
-                if each.get("show_faces", True)
-            ],
-        ),
+        expand("results/figures/{figure}.pdf", figure=results.figures_to_draw()),
+
+
+rule report:
+    input:
+        rules.tables.input,
+        results.report_inputs()["identities"],
+        "results/report.html",

@@ -19,7 +19,7 @@ rule try_hyperparameters:
         mem_mb=16000,
         runtime=1440,
     params:
-        spec=spec_of_method,
+        spec=runs.method_spec,
         grid=lookup(dpath="selection/grids/{method}", within=config),
         n_requests=lookup(dpath="selection/requests", within=config),
     script:

@@ -22,7 +22,7 @@ rule train_pretrain:
         index=ancient("results/data/{dataset}/index.parquet"),
         images=ancient("results/data/{dataset}/images.npy"),
         splits=ancient("results/splits/{dataset}/seed{seed}.parquet"),
-        weights=ancient(initial_weights),
+        weights=ancient(runs.initial_weights),
     output:
         model=protected("results/models/{dataset}/seed{seed}/pretrain.safetensors"),
     log:

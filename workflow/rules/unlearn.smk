@@ -4,7 +4,7 @@
 
 rule precompute_artefact:
     input:
-        model=model_of_origin,
+        model=runs.model_of_origin,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
@@ -15,7 +15,7 @@ rule precompute_artefact:
     benchmark:
         "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(that_need("artefact")),
+        method=one_of(methods_that_need(config, "artefact")),
         origin="pretrain|retrain",
     conda:
         "../../envs/torch.yaml"
@@ -26,16 +26,16 @@ rule precompute_artefact:
         runtime=480,
     params:
         # the others are read in the script: they change nothing in the artefact
-        depends_on=spec_of_artefact,
+        depends_on=runs.artefact_spec,
     script:
         "../scripts/precompute_artefact.py"
 
 
 rule unlearn:
     input:
-        model=model_of_origin,
-        request=request_of,
-        artefact=artefact_of,
+        model=runs.model_of_origin,
+        request=runs.request,
+        artefact=runs.artefact,
     output:
         model=kept(
             "results/unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors"
@@ -45,7 +45,7 @@ rule unlearn:
     benchmark:
         "results/benchmarks/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(that_need("artefact", "nothing")),
+        method=one_of(methods_that_need(config, "artefact", "nothing")),
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -54,14 +54,14 @@ rule unlearn:
         mem_mb=16000,
         runtime=60,
     params:
-        spec=spec_of_method,
+        spec=runs.method_spec,
     script:
         "../scripts/unlearn.py"
 
 
 rule unlearn_with_data:
     input:
-        model=model_of_origin,
+        model=runs.model_of_origin,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
@@ -74,7 +74,7 @@ rule unlearn_with_data:
     benchmark:
         "results/benchmarks/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(that_need("data")),
+        method=one_of(methods_that_need(config, "data")),
         origin="pretrain|retrain",
     conda:
         "../../envs/torch.yaml"
@@ -84,6 +84,6 @@ rule unlearn_with_data:
         mem_mb=16000,
         runtime=480,
     params:
-        spec=spec_of_method,
+        spec=runs.method_spec,
     script:
         "../scripts/unlearn_with_data.py"

@@ -1,0 +1,226 @@
+"""What the rules of the workflow ask for, by a job's wildcards: input files and parameters, from the config alone.
+
+What looks at files stands in workflow/rules/common.smk. Wildcards are ``dataset``, ``n``, ``seed``, one of ``trained``
+or ``origin`` and ``method``, ``table`` and ``figure``, as attributes; they are strings.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from oneshui.config import PAIRED_SEED, index_options, method_spec
+from oneshui.errors import ConfigError
+from oneshui.methods import artefact_spec, needs_of
+from oneshui.paths import identity_files, model_file, reference_of, request_file, splits_file, table_files, table_rows
+
+Config = Mapping[str, Any]
+
+
+def methods_that_need(config: Config, *needs: str) -> list[str]:
+    """Return the methods that need one of ``artefact``, ``nothing`` or ``data`` beside model and request."""
+    return [name for name, entry in config["methods"].items() if needs_of(entry) in needs]
+
+
+class Runs:
+    """What jobs about a dataset or one run of it ask for."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._seeds = config, list(config["seeds"])
+        self._keeping = methods_that_need(config, "artefact")
+
+    def index_spec(self, w: Any) -> dict[str, Any]:
+        """The part of a dataset's entry that its index depends on."""
+        return index_options(self._config["datasets"][w.dataset])
+
+    def published_layout(self, w: Any) -> str:
+        """The published dataset that a copy is compared with; none for synthetic faces."""
+        entry = self._config["datasets"][w.dataset]
+        return "synthetic" if "synthetic" in entry else str(entry["layout"])
+
+    def training_spec(self, w: Any) -> dict[str, Any]:
+        """Everything that a trained model depends on."""
+        entry = self._config["datasets"][w.dataset]
+        dataset = {key: value for key, value in entry.items() if key != "folder"}
+        return {"dataset": dataset, "training": self._config["training"][w.dataset]}
+
+    def initial_weights(self, w: Any) -> list[str]:
+        """The safetensors file of initial weights, or nothing."""
+        training = self._config["training"][w.dataset]
+        source = training["init_weights"]
+        if source == "random":
+            return []
+        return [f"results/weights/{training['model']}.safetensors" if source == "timm" else source]
+
+    def method_spec(self, w: Any) -> dict[str, Any]:
+        """Hyper-parameters of a method for one dataset and request size."""
+        return method_spec(self._config["methods"], w.method, w.dataset, int(w.n))
+
+    def artefact_spec(self, w: Any) -> dict[str, Any]:
+        """Those that what a method keeps depends on."""
+        return artefact_spec(self.method_spec(w))
+
+    def model_of_origin(self, w: Any) -> str:
+        """The trained model that a method starts from."""
+        return _of_row("models", w, _start(w))
+
+    def request(self, w: Any) -> str:
+        """The photos that a method is given; those of other people in the wrong-photo control."""
+        return request_file(w.dataset, w.n, w.seed, wrong_photos=w.origin == "wrong_photos")
+
+    def artefact(self, w: Any) -> list[str]:
+        """What the method kept of the training data of the model it starts from, or nothing."""
+        if w.method not in self._keeping:
+            return []
+        return [f"results/artefacts/{w.dataset}/n{w.n}/seed{w.seed}/{_start(w)}/{w.method}.safetensors"]
+
+    def scores(self, w: Any) -> str:
+        """Scores of the model that the job is about."""
+        return _of_row("scores", w, _row(w))
+
+    def features(self, w: Any) -> str:
+        """Features of the model that the job is about."""
+        return _of_row("features", w, _row(w))
+
+    def paired_seed(self, w: Any) -> int | None:
+        """The seed on which an attack chooses offline_a: the next one, or none."""
+        if self._config["attack"]["offline_a"] != PAIRED_SEED:
+            return None
+        return int(self._seeds[(self._seeds.index(int(w.seed)) + 1) % len(self._seeds)])
+
+    def attack_inputs(self, w: Any) -> dict[str, Any]:
+        """Scores of the attacked and the reference models with their splits, and the same of the paired seed."""
+        row, own = _row(w), int(w.seed)
+        others = [s for s in self._seeds if s != own and self._config["attack"]["references"] == "seeds"]
+        files = {
+            "target": _of_row("scores", w, row),
+            "references": [_of_row("scores", w, reference_of(row), seed) for seed in (own, *others)],
+            "splits": [splits_file(w.dataset, seed) for seed in (own, *others)],
+        }
+        paired = self.paired_seed(w)
+        if paired is not None:
+            files["paired_target"] = _of_row("scores", w, row, paired)
+            files["paired_reference"] = _of_row("scores", w, reference_of(row), paired)
+            files["paired_splits"] = splits_file(w.dataset, paired)
+        return files
+
+
+class Results:
+    """What tables, figures and the report are made from."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._seeds = config, list(config["seeds"])
+        self._tables, self._figures = config["tables"], config["figures"]
+        self._data_methods = methods_that_need(config, "data")
+
+    def table_spec(self, w: Any) -> dict[str, Any]:
+        """A table's entry, with how its methods are written."""
+        table, entries = self._tables[w.table], self._config["methods"]
+        labels = {name: entries[name]["label"] for name in table["methods"] if "label" in entries[name]}
+        return {**table, "labels": labels}
+
+    def table_inputs(self, w: Any) -> dict[str, list[str]]:
+        """Metrics and refit attacks of a table, and the summary of its attacks."""
+        files = self._of_table(w.table)
+        summary = [f"results/attacks/{w.table}.csv"] if files["attacks"] else []
+        return {"metrics": files["metrics"] + files["refit"], "attacks": summary}
+
+    def attacks_of_table(self, w: Any) -> list[str]:
+        """Attacks on all models of a table."""
+        return self._of_table(w.table)["attacks"]
+
+    def measured(self) -> list[str]:
+        """What all tables are made from, each file once."""
+        return list(dict.fromkeys(f for name in self._tables for kind in self._of_table(name).values() for f in kind))
+
+    def figures(self, *, faces: bool) -> list[str]:
+        """Names of the figures that show faces, or of all others."""
+        return [name for name, each in self._figures.items() if (each["kind"] == "hardest_identities") == faces]
+
+    def figures_to_draw(self) -> list[str]:
+        """Names of the figures that are drawn without being asked for by name."""
+        return [name for name, each in self._figures.items() if each.get("show_faces", True)]
+
+    def figure_rows(self, w: Any) -> list[str]:
+        """Models of the table that a figure is about."""
+        return table_rows(self._tables[self._figures[w.figure]["table"]])
+
+    def figure_inputs(self, w: Any) -> list[str]:
+        """Files that a figure is drawn from."""
+        figure = self._figures[w.figure]
+        table = f"results/tables/{figure['table']}.csv"
+        match figure["kind"]:
+            case "table_bars":
+                return [table, *self._of_table(figure["table"])["metrics"]]
+            case "roc":
+                return self._of_table(figure["table"])["attacks"]
+            case "hardness" | "harm":
+                return [table, *self._identities_of(figure)]
+        runs = [(block["dataset"], block["n"], seed) for block in self._blocks_of(figure) for seed in self._seeds]
+        trained = [model_file("models", *run, row) for row in ("pretrain", "retrain") for run in runs]
+        return list(dict.fromkeys(trained))
+
+    def faces_inputs(self, w: Any) -> dict[str, Any]:
+        """Identities, splits and pixels of a figure that shows faces.
+
+        Raises:
+            ConfigError: the configuration does not ask for it.
+        """
+        figure = self._figures[w.figure]
+        if not figure.get("show_faces"):
+            raise ConfigError(f"figures/{w.figure} shows faces. Set its show_faces: true if you may show them.")
+        (block,) = self._blocks_of(figure)
+        return {
+            "identities": self._identities_of(figure),
+            "splits": [splits_file(block["dataset"], seed) for seed in self._seeds],
+            "images": f"results/data/{block['dataset']}/images.npy",
+        }
+
+    def report_names(self) -> dict[str, list[str]]:
+        """Names of the tables, of those that are attacked, and of the figures of ROC curves, in the report's order."""
+        return {
+            "tables": list(self._tables),
+            "attacks": [name for name, each in self._tables.items() if each["privacy"]],
+            "roc": [name for name, each in self._figures.items() if each["kind"] == "roc"],
+        }
+
+    def report_inputs(self, w: Any = None) -> dict[str, list[str]]:
+        """Everything that the report is made from."""
+        names = self.report_names()
+        whole = [each for each in self._tables.values() if each.get("layout") != "tow"]
+        identities = [file for each in whole for file in self._identities(each, each["blocks"])]
+        datasets = {block["dataset"] for each in self._tables.values() for block in each["blocks"]}
+        return {
+            "tables": [f"results/tables/{name}.csv" for name in names["tables"]],
+            "attacks": [f"results/attacks/{name}.csv" for name in names["attacks"]],
+            "roc": [f"results/figures/{name}.csv" for name in names["roc"]],
+            "identities": sorted(set(identities)),
+            "splits": [splits_file(name, seed) for name in sorted(datasets) for seed in self._seeds],
+        }
+
+    def _of_table(self, name: str) -> dict[str, list[str]]:
+        return table_files(self._tables[name], self._seeds, self._data_methods)
+
+    def _blocks_of(self, figure: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The blocks that a figure is drawn of: its own, or those of its table."""
+        return list(figure.get("blocks") or self._tables[figure["table"]]["blocks"])
+
+    def _identities_of(self, figure: Mapping[str, Any]) -> list[str]:
+        return self._identities(self._tables[figure["table"]], self._blocks_of(figure))
+
+    def _identities(self, table: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> list[str]:
+        return identity_files(table, self._seeds, self._data_methods, blocks)
+
+
+def _row(w: Any) -> str:
+    """The row of a table that a job is about (oneshui.paths)."""
+    trained = getattr(w, "trained", "")
+    return trained or f"{getattr(w, 'origin', 'pretrain')}/{w.method}"
+
+
+def _start(w: Any) -> str:
+    """The trained model that the job's method starts from: wrong photos go to the pretrained one."""
+    return "retrain" if w.origin == "retrain" else "pretrain"
+
+
+def _of_row(kind: str, w: Any, row: str, seed: int | None = None) -> str:
+    """A file about the model of a row in the job's run."""
+    return model_file(kind, w.dataset, w.n, w.seed if seed is None else seed, row)
