@@ -53,6 +53,8 @@ benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks.fisher
 	$(BIN)/python -m benchmarks.pgu_statistics
 	$(BIN)/python -m benchmarks.rmia
+	$(BIN)/python -m benchmarks.input_speed
+	$(BIN)/python -m benchmarks.fixed_costs
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "oneshui needs Python 3.11 or newer; set PYTHON=...")'
@@ -63,4 +65,4 @@ benchmarks: .venv/ready
 
 # pins for Python 3.11 to 3.13 and every platform, with hashes
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-header --quiet --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --extra slurm --generate-hashes --no-header --quiet --output-file requirements.lock pyproject.toml

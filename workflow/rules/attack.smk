@@ -11,7 +11,7 @@ rule attack_trained:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=8000,
+        mem_mb=growing(4000),
     params:
         row="{trained}",
         spec=ATTACK,
@@ -43,7 +43,7 @@ rule refit_trained:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=8000,
+        mem_mb=growing(4000),
     params:
         row="{trained}",
         spec=REFIT,

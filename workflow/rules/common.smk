@@ -44,7 +44,9 @@ ATTACK = {key: value for key, value in config["attack"].items() if key != "refit
 REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
 # everything that can change a result; for steps that look at the whole configuration
-SETTINGS = spec_hash({key: config[key] for key in config if key != "data_root"})
+SETTINGS = spec_hash(
+    {k: v for k, v in config.items() if k not in ("data_root", "jobs_per_gpu")}
+)
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
@@ -117,6 +119,11 @@ def training_spec(role):
         return spec
 
     return of
+
+
+def growing(amount):
+    """Memory or run time that a cluster sets aside: as much again with every retry."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def kept(path):

@@ -17,8 +17,8 @@ rule score_pretrain:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         queries=ATTACK_QUERIES,
     script:

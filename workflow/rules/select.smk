@@ -16,8 +16,8 @@ rule try_hyperparameters:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=1440,
+        mem_mb=growing(16000),
+        runtime=growing(1440),
     params:
         spec=runs.method_spec,
         grid=lookup(dpath="selection/grids/{method}", within=config),

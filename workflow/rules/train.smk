@@ -34,8 +34,8 @@ rule train_pretrain:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=1440,
+        mem_mb=growing(16000),
+        runtime=growing(1440),
     params:
         spec=training_spec("pretrain"),
         role="pretrain",

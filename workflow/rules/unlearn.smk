@@ -22,8 +22,8 @@ rule precompute_artefact:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=480,
+        mem_mb=growing(16000),
+        runtime=growing(480),
     params:
         # the others are read in the script: they change nothing in the artefact
         depends_on=runs.artefact_spec,
@@ -51,8 +51,8 @@ rule unlearn:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         spec=runs.method_spec,
     script:
@@ -81,8 +81,8 @@ rule unlearn_with_data:
     threads: THREADS
     resources:
         gpu=GPUS,
-        mem_mb=16000,
-        runtime=480,
+        mem_mb=growing(16000),
+        runtime=growing(480),
     params:
         spec=runs.method_spec,
     script:

@@ -1,13 +1,14 @@
 from typing import TYPE_CHECKING
 
 from oneshui.devices import choose_device
+from oneshui.leases import leased_gpu
 from oneshui.log import log_to
 from oneshui.stages.scoring import score_model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with log_to(snakemake.log[0]):
+with log_to(snakemake.log[0]), leased_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"]):
     score_model(
         snakemake.input.model,
         snakemake.input.index,

@@ -1,0 +1,84 @@
+"""What is paid before work starts: a job with and without torch, and planning the paper's grid.
+
+    python -m benchmarks.fixed_costs
+
+A job is a fresh Python process that imports what its script imports. CPU seconds are the process's own (user and
+system), which depend little on what else is busy; wall seconds are what a user waits. Planning is ``snakemake
+--dry-run`` of config/config.yaml (and of ten times as many seeds) in an empty folder, with empty raw folders. Medians.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from benchmarks.measuring import describe
+
+ROOT = Path(__file__).resolve().parents[1]
+JOBS = {
+    "nothing": "pass",
+    "table, figure": "import oneshui.stages.report",
+    "metrics": "import oneshui.stages.measure",
+    "attack": "import oneshui.stages.attack",
+    "score a model": "import oneshui.stages.scoring, timm",
+    "serve a request": "import oneshui.stages.request, oneshui.methods.metaunlearn",
+}
+
+
+def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
+    """Return wall seconds, CPU seconds, and what the command printed."""
+    before, start = os.times(), time.perf_counter()
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    wall, after = time.perf_counter() - start, os.times()
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, cpu, done.stdout
+
+
+def dry_run(seeds: int, folder: Path) -> tuple[float, float, int]:
+    """Plan the paper's grid with this many times its seeds; return wall and CPU seconds and the number of jobs."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config |= {"seeds": list(range(len(config["seeds"]) * seeds)), "data_root": str(folder)}
+    for entry in config["datasets"].values():
+        (folder / entry["folder"]).mkdir(exist_ok=True)
+    path = folder / f"config_{seeds}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
+               "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "8", "--dry-run", "--quiet", "rules",
+               "--configfile", str(path), "--", "tables"]  # fmt: skip
+    wall, cpu, printed = timed(command, folder)
+    jobs = next(int(line.split()[1]) for line in printed.splitlines() if line.startswith("total"))
+    return wall, cpu, jobs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large", type=int, default=10, help="times the paper's grid, planned once; 0 leaves it out")
+    args = parser.parse_args()
+    print(f"{describe(torch.device('cpu'))}; Python {sys.version.split()[0]}; median of {args.rounds}\n")
+    print("| what | wall, s | CPU, s |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for what, imports in JOBS.items():
+            timed([sys.executable, "-c", imports], folder)  # compiled files, disk cache
+            runs = [timed([sys.executable, "-c", imports], folder)[:2] for _ in range(args.rounds)]
+            wall, cpu = (statistics.median(side) for side in zip(*runs, strict=True))
+            print(f"| a job's start: {what} | {wall:.2f} | {cpu:.2f} |", flush=True)
+        plans = [dry_run(1, folder) for _ in range(min(args.rounds, 3))]
+        wall, cpu = (statistics.median(plan[i] for plan in plans) for i in (0, 1))
+        print(f"| dry run of the paper's grid, {plans[0][2]:,} jobs | {wall:.1f} | {cpu:.1f} |", flush=True)
+        if args.large:
+            wall, cpu, jobs = dry_run(args.large, folder)
+            print(f"| the same with {args.large} times the seeds, {jobs:,} jobs | {wall:.1f} | {cpu:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

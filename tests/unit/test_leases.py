@@ -1,0 +1,146 @@
+"""Leases of GPUs: one job each, ended by the end of its process. The GPUs are names only."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from oneshui.errors import ConfigError
+from oneshui.leases import leased_gpu, visible_gpus
+
+HOLD = """
+import sys, time
+from oneshui.leases import leased_gpu
+with leased_gpu(1, jobs_per_gpu=int(sys.argv[2]), folder=sys.argv[1], poll_s=0.01) as gpu:
+    print(gpu, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def job(folder: Path, gpus: str, jobs_per_gpu: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """A process that leases a GPU, says which, and holds it until it is told something."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), str(jobs_per_gpu)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_every_job_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
+    with job(tmp_path, "a,b,c") as first, job(tmp_path, "a,b,c") as second, job(tmp_path, "a,b,c") as third:
+        assert {said(first), said(second), said(third)} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_a_gpu_is_free_again_when_its_job_ends(tmp_path: Path, end: str) -> None:
+    with job(tmp_path, "a,b") as first, job(tmp_path, "a,b") as second:
+        gpus = {said(first), said(second)}
+        with job(tmp_path, "a,b") as third:
+            time.sleep(1.0)
+            assert gpus == {"a", "b"} and third.poll() is None
+            if end == "kill":
+                os.kill(second.pid, signal.SIGKILL)
+            else:
+                assert second.stdin is not None
+                second.stdin.write("\n")
+                second.stdin.flush()
+            second.wait()
+            left = said(third)
+            assert left in gpus
+            assert first.poll() is None
+
+
+def test_shared_gpus_are_filled_evenly(tmp_path: Path) -> None:
+    with job(tmp_path, "a,b", 2) as first, job(tmp_path, "a,b", 2) as second:
+        assert {said(first), said(second)} == {"a", "b"}
+        with job(tmp_path, "a,b", 2) as third, job(tmp_path, "a,b", 2) as fourth:
+            assert {said(third), said(fourth)} == {"a", "b"}
+
+
+def test_never_more_jobs_on_a_gpu_than_places(tmp_path: Path) -> None:
+    """Twelve jobs on two GPUs, each noting when it had which."""
+    work = HOLD.replace(
+        "    sys.stdin.readline()", "    a = time.monotonic(); time.sleep(0.1); print(a, time.monotonic())"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "a,b"}
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", work, str(tmp_path), "1"], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(12)
+    ]
+    spans: list[tuple[str, float, float]] = []
+    for each in jobs:
+        gpu, times = each.communicate(timeout=60)[0].splitlines()
+        start, end = map(float, times.split())
+        spans.append((gpu, start, end))
+    assert set(Counter(gpu for gpu, _, _ in spans)) == {"a", "b"}
+    for gpu in ("a", "b"):
+        own = sorted((start, end) for name, start, end in spans if name == gpu)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(own))
+
+
+def test_children_see_the_leased_gpu_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-x,GPU-y")
+    with leased_gpu(1, folder=tmp_path) as gpu:
+        assert gpu == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-x"
+        with leased_gpu(1, folder=tmp_path, jobs_per_gpu=2) as inner:  # only one is visible by now
+            assert inner == "GPU-x"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"), [("0,1", ["0", "1"]), ("", []), ("2,-1,3", ["2"]), (" GPU-a , GPU-b ", ["GPU-a", "GPU-b"])]
+)
+def test_what_is_visible(monkeypatch: pytest.MonkeyPatch, listed: str, names: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == names
+
+
+def test_the_driver_says_what_is_visible_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho GPU-1\necho GPU-2\n")
+    tool.chmod(0o755)
+    assert visible_gpus() == ["GPU-1", "GPU-2"]
+    with leased_gpu(1, folder=tmp_path / "locks") as gpu:
+        assert gpu == "GPU-1"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_without_a_gpu_nothing_is_leased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "a")
+    with leased_gpu(0, folder=tmp_path / "locks") as gpu:
+        assert gpu is None and os.environ["CUDA_VISIBLE_DEVICES"] == "a"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with leased_gpu(1, folder=tmp_path / "locks") as gpu:
+        assert gpu is None
+    assert not (tmp_path / "locks").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs_per_gpu", "message"), [(2, 1, "gpu=2, allowed: 0 or 1"), (1, 0, "jobs_per_gpu is 0")]
+)
+def test_impossible_wishes(tmp_path: Path, gpus: int, jobs_per_gpu: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message), leased_gpu(gpus, jobs_per_gpu=jobs_per_gpu, folder=tmp_path):
+        pass
