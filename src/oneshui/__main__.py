@@ -1,0 +1,62 @@
+"""The command ``oneshui``: serving a real request. Everything else is the workflow's."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from oneshui.errors import OneShuiError
+from oneshui.leases import leased_gpu
+from oneshui.log import logger
+from oneshui.stages.forget import forget
+
+_FORGET = """Make a model forget people, each from one photo.
+
+    oneshui forget results/models/demo/seed0/pretrain.safetensors me.jpg --label 3 --config config/demo.yaml \\
+        --method metaunlearn --artefact results/artefacts/demo/n5/seed0/pretrain/metaunlearn.safetensors \\
+        --output forgotten.safetensors
+
+The training data is not needed: the process that unlearns can open the model, the artefact and the photo, nothing else.
+The photo must be cropped and aligned as the training images were; it is not kept.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="oneshui", description="One-shot unlearning of personal identities.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    asked = commands.add_parser("forget", help="serve a request", description=_FORGET, formatter_class=raw)
+    asked.add_argument("model", type=Path, help="a model that the workflow trained")
+    asked.add_argument("photos", type=Path, nargs="+", metavar="photo", help="one photo of each person")
+    what = "of each photo, in their order: its class, or the person's attributes, 'Smiling,Young'"
+    asked.add_argument("--label", dest="labels", action="append", required=True, metavar="LABEL", help=what)
+    asked.add_argument("--config", type=Path, required=True, help="configuration with the method's hyper-parameters")
+    asked.add_argument("--method", default="metaunlearn", help="name in the configuration (default: %(default)s)")
+    asked.add_argument("--artefact", type=Path, help="what the method kept of the training data, if it keeps anything")
+    asked.add_argument("--output", type=Path, required=True, help="the unlearned model, safetensors")
+    asked.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
+    asked.add_argument("--cpu", action="store_true", help="leave a GPU alone")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        with leased_gpu(0 if args.cpu else 1) as gpu:
+            config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+            header = forget(
+                args.model, args.photos, args.artefact, args.output, config=config, method=args.method,
+                labels=args.labels, gpus=int(gpu is not None), threads=args.threads,
+            )  # fmt: skip
+    except (OneShuiError, OSError, yaml.YAMLError) as error:
+        print(f"oneshui: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {args.method} in {header['seconds']:.1f} s, isolated by {header['isolation']}")
+    print("\n".join(f"  {name}: {value:.4g}" for name, value in header["health"].items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

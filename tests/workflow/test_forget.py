@@ -1,0 +1,93 @@
+"""A real request: one command, one photo, no training data."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.workflow.conftest import tensor_hashes, toy_config, write_config
+
+from oneshui.files import read_header
+from oneshui.schemas import REQUEST, read_table
+
+pytestmark = pytest.mark.slow
+MODEL, RUN = "results/models/toy/seed0/pretrain.safetensors", "toy/n3/seed0/pretrain"
+
+
+@pytest.fixture
+def bare(copied: Path) -> Path:
+    """The finished folder without its data: what is left to serve requests with."""
+    request, meta = read_table(copied / "results/requests/toy/n3/seed0.parquet", REQUEST)
+    for row, data in enumerate(request["image"]):
+        (copied / f"photo{row}.png").write_bytes(data)
+    (copied / "labels.json").write_text(json.dumps([meta["classes"][label] for label in request["label"]]))
+    (copied / "results").rename(copied / "all")
+    for name in ("models", "artefacts"):
+        (copied / "results").mkdir(exist_ok=True)
+        (copied / "all" / name).rename(copied / "results" / name)
+    write_config(copied, toy_config())
+    return copied
+
+
+def forget(folder: Path, *arguments: str, photos: int = 3, fails: bool = False) -> str:
+    """Run the command in ``folder`` and return what it printed."""
+    labels = json.loads((folder / "labels.json").read_text())[:photos]
+    command = [sys.executable, "-m", "oneshui", "forget", MODEL, *(f"photo{i}.png" for i in range(photos))]
+    command += [word for label in labels for word in ("--label", label)]
+    command += ["--config", "config.yaml", "--output", "forgotten.safetensors", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
+
+
+@pytest.mark.parametrize("method", ["ssd", "jit"])
+def test_the_command_does_what_the_workflow_does(bare: Path, method: str) -> None:
+    artefact = ["--artefact", f"results/artefacts/{RUN}/{method}.safetensors"] if method == "ssd" else []
+    told = forget(bare, "--method", method, *artefact)
+    assert f"forgotten.safetensors: {method} in" in told and "isolated by" in told
+    assert tensor_hashes(bare / "forgotten.safetensors") == tensor_hashes(
+        bare / f"all/unlearned/{RUN}/{method}.safetensors"
+    )
+
+
+def test_one_photo_of_any_size_of_somebody_unknown(bare: Path) -> None:
+    with Image.open(bare / "photo0.png") as photo:
+        photo.resize((300, 200)).save(bare / "photo0.png", "JPEG")
+    forget(bare, "--artefact", f"results/artefacts/{RUN}/metaunlearn.safetensors", photos=1)
+    header = read_header(bare / "forgotten.safetensors")
+    assert header["method"] == "metaunlearn" and header["health"]["unknown_identities"] == 1
+    assert tensor_hashes(bare / "forgotten.safetensors") != tensor_hashes(bare / MODEL)
+    assert not list(bare.glob("**/*.private")) and not list(bare.glob("results/**/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "ssd"], "ssd needs artefact beside the model and the photo. Name it with --artefact"),
+        (["--method", "scrub"], "scrub needs the training data"),
+        (["--method", "jit", "--artefact", f"results/artefacts/{RUN}/ssd.safetensors"], "Leave --artefact out"),
+        (
+            ["--method", "ssd", "--artefact", f"results/artefacts/{RUN}/pgu.safetensors"],
+            "an artefact of pgu, not of ssd",
+        ),
+        (["--method", "other"], "method 'other' is not in the config"),
+        (["--method", "jit", "--label", "8"], "3 photos and 4 labels"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(bare: Path, arguments: list[str], message: str) -> None:
+    told = forget(bare, *arguments, fails=True)
+    assert message in told and "Traceback" not in told
+    assert not (bare / "forgotten.safetensors").exists()
+
+
+def test_a_photo_or_a_label_that_cannot_be_used(bare: Path) -> None:
+    (bare / "photo0.png").write_text("no picture")
+    assert "photo0.png cannot be decoded" in forget(bare, "--method", "jit", fails=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 24)).save(buffer, "PNG")
+    (bare / "photo0.png").write_bytes(buffer.getvalue())
+    (bare / "labels.json").write_text(json.dumps(["nobody"]))
+    assert "label 'nobody' is unknown to the model, allowed: " in forget(bare, "--method", "jit", photos=1, fails=True)
