@@ -15,7 +15,7 @@ import torch
 from benchmarks.measuring import describe
 from torch import Tensor, nn
 
-from oneshui.devices import Cost
+from oneshui.devices import Cost, choose_device
 from oneshui.methods.ssd import squared_image_gradients
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
@@ -60,8 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    torch.set_num_threads(args.threads)
+    device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
     print(f"{args.images} images, 40 attributes; {describe(device)}; median of {args.rounds}\n")
     print("| model | micro_batch | ms an image | one backward an image, ms | times faster | largest relative error |")
     print("|---|---|---|---|---|---|")
