@@ -42,13 +42,13 @@ class Runs:
         dataset = {key: value for key, value in entry.items() if key != "folder"}
         return {"dataset": dataset, "training": self._config["training"][w.dataset]}
 
-    def initial_weights(self, w: Any) -> list[str]:
+    def initial_weights(self, w: Any) -> str | list[str]:
         """The safetensors file of initial weights, or nothing."""
         training = self._config["training"][w.dataset]
         source = training["init_weights"]
         if source == "random":
             return []
-        return [f"results/weights/{training['model']}.safetensors" if source == "timm" else source]
+        return f"results/weights/{training['model']}.safetensors" if source == "timm" else str(source)
 
     def method_spec(self, w: Any) -> dict[str, Any]:
         """Hyper-parameters of a method for one dataset and request size."""
@@ -66,11 +66,11 @@ class Runs:
         """The photos that a method is given; those of other people in the wrong-photo control."""
         return request_file(w.dataset, w.n, w.seed, wrong_photos=w.origin == "wrong_photos")
 
-    def artefact(self, w: Any) -> list[str]:
+    def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
         if w.method not in self._keeping:
             return []
-        return [f"results/artefacts/{w.dataset}/n{w.n}/seed{w.seed}/{_start(w)}/{w.method}.safetensors"]
+        return f"results/artefacts/{w.dataset}/n{w.n}/seed{w.seed}/{_start(w)}/{w.method}.safetensors"
 
     def scores(self, w: Any) -> str:
         """Scores of the model that the job is about."""

@@ -62,7 +62,7 @@ def test_a_method_starts_from_the_model_and_the_artefact_of_its_origin(
     runs, w = Runs(config()), run(origin=origin, method="ssd")
     assert runs.model_of_origin(w) == f"results/{model}.safetensors"
     assert runs.request(w) == f"results/requests/toy/n5/{request_}.parquet"
-    assert runs.artefact(w) == [f"results/artefacts/toy/n5/seed1/{artefact}/ssd.safetensors"]
+    assert runs.artefact(w) == f"results/artefacts/toy/n5/seed1/{artefact}/ssd.safetensors"
     assert runs.artefact(run(origin=origin, method="jit")) == []
 
 
@@ -80,9 +80,9 @@ def test_a_trained_model_depends_on_the_data_but_not_on_where_it_lies() -> None:
 
 @pytest.mark.parametrize(
     ("source", "file"),
-    [("random", []), ("timm", ["results/weights/net.tag.safetensors"]), ("own.safetensors", ["own.safetensors"])],
+    [("random", []), ("timm", "results/weights/net.tag.safetensors"), ("own.safetensors", "own.safetensors")],
 )
-def test_initial_weights(source: str, file: list[str]) -> None:
+def test_initial_weights(source: str, file: str | list[str]) -> None:
     assert Runs(config(training={"toy": {"model": "net.tag", "init_weights": source}})).initial_weights(run()) == file
 
 

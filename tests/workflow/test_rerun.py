@@ -48,14 +48,14 @@ def test_a_deleted_metrics_file_rebuilds_what_depends_on_it(snakemake: Run, copi
     config = toy_config()
     config["tables"]["other"] = {**config["tables"]["toy"], "methods": ["jit"]}
     targets = ("--configfile", str(write_config(copied, config)), "--", "tables", "figures", "report")
-    snakemake(*targets)
+    snakemake(*targets, folder=copied)
     results = copied / "results"
     tables = {path: path.read_bytes() for path in results.glob("tables/*")}
     before = {
         path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file() and "logs" not in path.parts
     }
     (results / "metrics/toy/n3/seed0/pretrain/ssd.parquet").unlink()
-    snakemake(*targets)
+    snakemake(*targets, folder=copied)
     changed = {str(path.relative_to(results)) for path, time in before.items() if path.stat().st_mtime_ns != time}
     made = {f"tables/toy{end}" for end in (".csv", "_tidy.csv", ".md", ".tex")}
     made |= {f"figures/toy_bars.{end}" for end in ("csv", "pdf", "png")}
