@@ -42,13 +42,13 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
     return wall, cpu, done.stdout
 
 
-def dry_run(seeds: int, folder: Path) -> tuple[float, float, int]:
+def dry_run(times: int, folder: Path) -> tuple[float, float, int]:
     """Plan the paper's grid with this many times its seeds; return wall and CPU seconds and the number of jobs."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    config |= {"seeds": list(range(len(config["seeds"]) * seeds)), "data_root": str(folder)}
+    config |= {"seeds": list(range(len(config["seeds"]) * times)), "data_root": str(folder)}
     for entry in config["datasets"].values():
         (folder / entry["folder"]).mkdir(exist_ok=True)
-    path = folder / f"config_{seeds}.yaml"
+    path = folder / f"config_{times}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
                "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "8", "--dry-run", "--quiet", "rules",

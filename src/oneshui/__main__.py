@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,12 @@ from pathlib import Path
 import yaml
 
 from oneshui.errors import OneShuiError
-from oneshui.leases import leased_gpu
 from oneshui.log import logger
 from oneshui.stages.forget import forget
 
 _FORGET = """Make a model forget people, each from one photo.
 
-    oneshui forget results/models/demo/seed0/pretrain.safetensors me.jpg --label 3 --config config/demo.yaml \\
+    oneshui forget results/models/demo/seed0/pretrain.safetensors me.jpg --label d --config config/demo.yaml \\
         --method metaunlearn --artefact results/artefacts/demo/n5/seed0/pretrain/metaunlearn.safetensors \\
         --output forgotten.safetensors
 
@@ -43,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that photos are cleared away
     try:
-        with leased_gpu(0 if args.cpu else 1) as gpu:
-            config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-            header = forget(
-                args.model, args.photos, args.artefact, args.output, config=config, method=args.method,
-                labels=args.labels, gpus=int(gpu is not None), threads=args.threads,
-            )  # fmt: skip
-    except (OneShuiError, OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+        header = forget(
+            args.model, args.photos, args.artefact, args.output, config=config, method=args.method,
+            labels=args.labels, gpus=0 if args.cpu else 1, threads=args.threads,
+        )  # fmt: skip
+    except (OneShuiError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         print(f"oneshui: {error}", file=sys.stderr)
         return 1
     print(f"{args.output}: {args.method} in {header['seconds']:.1f} s, isolated by {header['isolation']}")

@@ -3,11 +3,13 @@
 Only the standard library is imported with it, because the workflow reads it at every start.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from oneshui.errors import ConfigError
 
@@ -18,7 +20,9 @@ TRAINED = ("pretrain", "retrain", "ceiling")
 
 
 def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """Return ``cls(**raw)`` for a dataclass, refusing unknown and missing keys; lists become tuples.
+    """Return ``cls(**raw)`` for a dataclass, refusing unknown and missing keys and values of other types.
+
+    Lists become tuples. Numbers must be finite, and whole ones written without a point.
 
     Raises:
         ConfigError: naming ``where``, the key, and what is allowed.
@@ -31,7 +35,45 @@ def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
     missing = [name for name in required if name not in raw]
     if missing:
         raise ConfigError(f"{where}: missing key {', '.join(missing)}; it has: {', '.join(raw) or 'nothing'}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if not _fits(value, hints[key]):
+            # YAML takes 1e-3 for text
+            told = " (a number in YAML needs a point: 1.0e-3)" if isinstance(value, str) else ""
+            raise ConfigError(f"{where}: {key} is {raw[key]!r}, allowed: {_words(hints[key])}{told}")
+    return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the annotated type; types that no configuration can hold are not judged."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if not isinstance(value, tuple):
+            return False
+        if kinds[-1] is Ellipsis:
+            return all(_fits(each, kinds[0]) for each in value)
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (bool, str, NoneType) else True
+
+
+def _words(kind: Any) -> str:
+    """What a type is called in an error."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_words, get_args(kind)))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis:
+            return f"a list, each: {_words(kinds[0])}"
+        return f"a list of {len(kinds)}: {', '.join(map(_words, kinds))}"
+    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text", NoneType: "null"}
+    return names.get(kind, str(kind))
 
 
 _OPTIMISERS = ("sgd", "adamw")

@@ -49,8 +49,9 @@ class Cost:
 
     Attributes:
         seconds: wall time.
-        peak_mb: most memory held during the block beyond what was held before it, MB: of the GPU's allocator, or of the
-            process. (On other systems than Linux the process's peak cannot be reset, and an earlier one hides it.)
+        peak_mb: most memory held during the block beyond what was held before it, MB: of the GPU's allocator, or of
+            the process without the pages of memory-mapped files that it looked at, which are data. (On other systems
+            than Linux the process's peak cannot be reset, and an earlier one hides it.)
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,9 +63,10 @@ class Cost:
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            _give_back_freed_memory()
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        self._held = _peak_mb(self._device)
+        self._held, self._mapped = _peak_mb(self._device), _mapped_mb(self._device)
         self._start = time.perf_counter()
         return self
 
@@ -74,19 +76,35 @@ class Cost:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self.seconds = time.perf_counter() - self._start
-        self.peak_mb = max(0.0, _peak_mb(self._device) - self._held)
+        mapped = max(0.0, _mapped_mb(self._device) - self._mapped)
+        self.peak_mb = max(0.0, _peak_mb(self._device) - mapped - self._held)
 
     def metadata(self) -> dict[str, float]:
         """Return both by name."""
         return {"seconds": self.seconds, "peak_mb": self.peak_mb}
 
 
+def _give_back_freed_memory() -> None:
+    """Let go of what ``_keep_freed_memory`` kept, so that it does not count as held before."""
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)  # type: ignore[union-attr]
+
+
+def _status_mb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**10
+
+
+def _mapped_mb(device: torch.device) -> float:
+    """Pages of files in memory: libraries, and what is memory-mapped."""
+    return _status_mb("RssFile") if device.type == "cpu" and Path("/proc/self/status").exists() else 0.0
+
+
 def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
+    if Path("/proc/self/status").exists():
+        return _status_mb("VmHWM")
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ def spec_hash(spec: Any) -> str:
     """Return 16 hex digits that name a JSON-like value, whatever the order of its keys."""
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stored_px_of(header: Mapping[str, Any]) -> list[int] | None:
+    """Return height and width of a model's training images, by its header; an unlearned one remembers them."""
+    trained = header.get("spec", {}).get("dataset", {})
+    known: list[int] | None = header.get("stored_px") or trained.get("stored_px")
+    return known
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Runs:
         return index_options(self._config["datasets"][w.dataset])
 
     def published_layout(self, w: Any) -> str:
-        """The published dataset that a copy is compared with; none for synthetic faces."""
+        """The published dataset that a copy is compared with; ``synthetic``, which is none, for rendered faces."""
         entry = self._config["datasets"][w.dataset]
         return "synthetic" if "synthetic" in entry else str(entry["layout"])
 
@@ -154,9 +154,12 @@ class Results:
                 return self._of_table(figure["table"])["attacks"]
             case "hardness" | "harm":
                 return [table, *self._identities_of(figure)]
-        runs = [(block["dataset"], block["n"], seed) for block in self._blocks_of(figure) for seed in self._seeds]
-        trained = [model_file("models", *run, row) for row in ("pretrain", "retrain") for run in runs]
-        return list(dict.fromkeys(trained))
+            case "training_curves":
+                blocks = self._blocks_of(figure)
+                runs = [(block["dataset"], block["n"], seed) for block in blocks for seed in self._seeds]
+                trained = [model_file("models", *run, row) for row in ("pretrain", "retrain") for run in runs]
+                return list(dict.fromkeys(trained))
+        raise ConfigError(f"figures/{w.figure}: nobody draws a figure of kind {figure['kind']}")
 
     def faces_inputs(self, w: Any) -> dict[str, Any]:
         """Identities, splits and pixels of a figure that shows faces.

@@ -12,6 +12,8 @@ closed as the training data.
 
 import contextlib
 import ctypes
+import fcntl
+import glob
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -25,6 +27,7 @@ import signal
 import site
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -71,15 +74,12 @@ def run_isolated(
         OneShuiError: whatever the function raised.
     """
     target = Path(output).resolve()
-    private = target.parent / f".{target.name}.private"
-    shutil.rmtree(private, ignore_errors=True)  # of a job that was killed
-    private.mkdir(parents=True)
-    call = {
-        "function": function, "arguments": dict(arguments), "readable": [str(Path(p).resolve()) for p in readable],
-        "private": str(private), "output": str(private / target.name), "withheld": list(_expanded(withheld)),
-        "modules": list(modules), "path": [*sys.path, *_entries("PYTHONPATH")],
-    }  # fmt: skip
-    try:
+    with _private_folder(target) as private:
+        call = {
+            "function": function, "arguments": dict(arguments), "readable": [str(Path(p).resolve()) for p in readable],
+            "private": str(private), "output": str(private / target.name), "withheld": list(_expanded(withheld)),
+            "modules": list(modules), "path": [*sys.path, *_entries("PYTHONPATH")],
+        }  # fmt: skip
         code = _run_child(json.dumps(call), private)
         if code:
             raise _error(private / "error.json", code)
@@ -87,8 +87,37 @@ def run_isolated(
         if result.is_symlink() or not result.is_file():
             raise IsolationError(f"the isolated process ended without writing {target.name}; the log above may say why")
         os.replace(result, target)
+
+
+@contextlib.contextmanager
+def _private_folder(target: Path) -> Iterator[Path]:
+    """A folder of this call's own beside ``target``; those of calls that were killed are removed.
+
+    Two calls may have one target, so a folder belongs to the living process that holds a lock on it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.private"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".private", dir=target.parent))
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a file system without locks
+            held.enter_context(_locked(folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on a folder; OSError if somebody else does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(private, ignore_errors=True)
+        os.close(handle)
 
 
 def _run_child(call: str, private: Path) -> int:
@@ -272,7 +301,20 @@ def _audit(readable: Sequence[str], writable: str) -> None:
             if ".." in name.split("/") or not good:
                 raise PermissionError(13, "refused: not among the files that unlearning may open", place)
 
+    _refuse_programs()
     sys.addaudithook(hook)
+
+
+def _refuse_programs() -> None:
+    """Close the one way to start a program of which Python tells no hook; multiprocessing takes it."""
+
+    def refused(*_: Any) -> int:
+        raise PermissionError("starting a program is refused to an unlearning process")
+
+    for module in ("_posixsubprocess", "subprocess"):
+        for name in ("fork_exec", "_fork_exec"):
+            if hasattr(importlib.import_module(module), name):
+                setattr(importlib.import_module(module), name, refused)
 
 
 def _environment() -> list[str]:

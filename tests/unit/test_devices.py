@@ -37,3 +37,12 @@ def test_a_gpu_that_was_given_and_is_not_there_is_an_error(monkeypatch: pytest.M
     with pytest.raises(ConfigError, match="given a GPU, but torch sees none"):
         choose_device(gpus=1, threads=threads)
     assert choose_device(gpus=0, threads=threads) == CPU
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells mapped pages apart")
+def test_pages_of_mapped_files_are_data(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(bytes(60 * 2**20))
+    store = np.memmap(tmp_path / "store", dtype=np.uint8, mode="r")
+    with Cost(CPU) as cost:
+        assert int(store[:: mmap.PAGESIZE].sum()) == 0
+    assert cost.peak_mb < 10

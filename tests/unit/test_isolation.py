@@ -30,6 +30,11 @@ ATTEMPTS = {
     "torch": "import torch\n    return torch.from_file(path, size=9, dtype=torch.uint8)",
     "subprocess": "import subprocess\n    return subprocess.run(['cat', path], check=True, capture_output=True).stdout",
     "shell": "import os\n    assert os.system(f'cat {path}') == 0, 'refused'",
+    "worker process": (
+        "import multiprocessing.util, os\n"
+        "    multiprocessing.util.spawnv_passfds(b'/bin/cat', [b'cat', path.encode()], [])\n"
+        "    assert os.wait()[1] == 0, 'refused'"
+    ),
     "thread": (
         "from concurrent.futures import ThreadPoolExecutor\n"
         "    return ThreadPoolExecutor(1).submit(lambda: open(path, 'rb').read()).result()"
@@ -42,7 +47,19 @@ ATTEMPTS = {
     "rename": "import os\n    os.rename(path, out + '/moved')\n    return open(out + '/moved', 'rb').read()",
 }
 #: what Python's own audit hook sees
-PYTHON_ONLY = ("open", "os", "memory map", "pillow", "subprocess", "shell", "thread", "list", "hard link", "rename")
+PYTHON_ONLY = (
+    "open",
+    "os",
+    "memory map",
+    "pillow",
+    "subprocess",
+    "shell",
+    "worker process",
+    "thread",
+    "list",
+    "hard link",
+    "rename",
+)
 
 
 class Sandbox:

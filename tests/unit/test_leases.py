@@ -102,7 +102,7 @@ def test_children_see_the_leased_gpu_only(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-x,GPU-y")
     with leased_gpu(1, folder=tmp_path) as gpu:
         assert gpu == os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-x"
-        with leased_gpu(1, folder=tmp_path, jobs_per_gpu=2) as inner:  # only one is visible by now
+        with leased_gpu(1, folder=tmp_path) as inner:  # does not wait for itself
             assert inner == "GPU-x"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-x,GPU-y"
 
@@ -119,13 +119,39 @@ def test_the_driver_says_what_is_visible_where_nothing_is_set(monkeypatch: pytes
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == []
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho GPU-1\necho GPU-2\n")
-    tool.chmod(0o755)
+    driver(tmp_path, "0, GPU-1", "1, GPU-2")
     assert visible_gpus() == ["GPU-1", "GPU-2"]
     with leased_gpu(1, folder=tmp_path / "locks") as gpu:
         assert gpu == "GPU-1"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def driver(folder: Path, *lines: str) -> None:
+    """Put a tool in place of the driver's that lists these GPUs."""
+    tool = folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    tool.chmod(0o755)
+
+
+def test_a_gpu_is_told_by_its_unique_name_whatever_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A job in a cgroup of its own sees its GPU as number 0, and must not wait for another job's number 0."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    driver(tmp_path, "0, GPU-1")
+    with job(tmp_path, "0") as first:
+        assert said(first) == "GPU-1"
+        driver(tmp_path, "0, GPU-2")
+        with job(tmp_path, "0") as second:
+            assert said(second) == "GPU-2"
+
+
+def test_a_folder_of_somebody_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "a")
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"no locks can be kept in .*file"),
+        leased_gpu(1, folder=tmp_path / "file/in"),
+    ):
+        pass
 
 
 def test_without_a_gpu_nothing_is_leased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,33 @@ def test_the_command_does_what_the_workflow_does(bare: Path, method: str) -> Non
     )
 
 
+def test_a_second_request_starts_from_the_first_ones_result(bare: Path) -> None:
+    forget(bare, "--method", "jit", photos=1)
+    (bare / "forgotten.safetensors").rename(bare / MODEL)
+    forget(bare, "--method", "jit", photos=1)
+    assert read_header(bare / "forgotten.safetensors")["stored_px"] == [24, 24]
+    told = forget(bare, "--method", "jit", photos=1, fails=True)
+    assert "forgotten.safetensors is there, and nothing is replaced" in told
+
+
+def test_requests_at_once_do_not_meet(bare: Path) -> None:
+    """Two people, two outputs of one name: whoever is told of success got their own model."""
+    command = [sys.executable, "-m", "oneshui", "forget", MODEL, "--config", "config.yaml", "--method", "jit"]
+    alone = []
+    for i, label in enumerate(json.loads((bare / "labels.json").read_text())[:2]):
+        words = [*command, f"photo{i}.png", "--label", label, "--output"]
+        subprocess.run([*words, f"alone{i}.safetensors"], cwd=bare, check=True, capture_output=True, timeout=120)
+        alone.append((words, tensor_hashes(bare / f"alone{i}.safetensors")))
+    both = [
+        subprocess.Popen([*words, "same.safetensors"], cwd=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for words, _ in alone
+    ]
+    for process in both:
+        process.communicate(timeout=120)
+    assert tensor_hashes(bare / "same.safetensors") in [hashes for _, hashes in alone]
+    assert [process.returncode for process in both].count(0) >= 1
+
+
 def test_one_photo_of_any_size_of_somebody_unknown(bare: Path) -> None:
     with Image.open(bare / "photo0.png") as photo:
         photo.resize((300, 200)).save(bare / "photo0.png", "JPEG")
@@ -75,6 +102,9 @@ def test_one_photo_of_any_size_of_somebody_unknown(bare: Path) -> None:
         ),
         (["--method", "other"], "method 'other' is not in the config"),
         (["--method", "jit", "--label", "8"], "3 photos and 4 labels"),
+        (["--method", "ssd", "--artefact", MODEL], "is not an artefact. Name a file under results/artefacts"),
+        (["--method", "jit", "--output", "photo0.png"], "photo0.png is there, and nothing is replaced"),
+        (["--method", "jit", "--config", "labels.json"], "the configuration lacks methods, datasets or data_root"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(bare: Path, arguments: list[str], message: str) -> None:

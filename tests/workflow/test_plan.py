@@ -84,6 +84,7 @@ def test_the_plan_is_printed_and_counts_what_is_indexed(snakemake: Run, tmp_path
     output = snakemake("--configfile", path, "--", "plan").stdout
     assert (tmp_path / "results/plan.txt").read_text() in output
     assert "demo: 510 images of 60 identities" in output  # expected
+    assert "demo: 510 images" in snakemake("--configfile", path, "--", "plan").stdout  # though nothing has changed
     snakemake("--configfile", path, "--", "results/data/demo/index.parquet")
     index, _ = read_table(tmp_path / "results/data/demo/index.parquet", INDEX)
     assert len(index) != 510

@@ -29,6 +29,9 @@ rule index_dataset:
     conda:
         "../../envs/report.yaml"
     threads: 8
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
         spec=runs.index_spec,
@@ -46,6 +49,9 @@ rule pack_images:
     conda:
         "../../envs/report.yaml"
     threads: 8
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
         stored_px=lookup(dpath="datasets/{dataset}/stored_px", within=config),

@@ -20,6 +20,14 @@ rule make_plan:
         "../scripts/make_plan.py"
 
 
+# no output, so that it is printed each time
 rule plan:
     input:
         "results/plan.txt",
+    log:
+        "results/logs/plan.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    shell:
+        "cat {input} | tee {log}"

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with log_to(snakemake.log[0]):
-    page = make_plan(
+    make_plan(
         snakemake.input.rates,
         snakemake.input.published,
         snakemake.output.text,
@@ -15,4 +15,3 @@ with log_to(snakemake.log[0]):
         config=snakemake.config,
         counted=snakemake.params.counted,
     )
-print(page)

@@ -12,19 +12,27 @@ from tqdm import tqdm
 from oneshui.errors import DataError
 from oneshui.files import atomic_path
 
+#: modes of Pillow that a conversion to RGB clips to white or black
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
 
 def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return one image as (3, height, width) uint8 RGB, resized with antialiasing if its size differs.
 
-    The aspect ratio is not kept: the paper, too, squashes images to the network's input.
+    The aspect ratio is not kept: the paper, too, squashes images to the network's input. Pictures are taken as they are
+    stored, whatever a camera noted of their orientation.
 
     Raises:
-        DataError: the file is missing or cannot be decoded.
+        DataError: the file is missing, cannot be decoded, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
+            if image.mode in _DEEP:
+                raise DataError(
+                    f"{path} has more than 8 bits a channel ({image.mode}). Save it as a JPEG or 8-bit PNG."
+                )
             rgb = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be decoded ({error}). Replace the file, or remove its annotation row."
         ) from error

@@ -32,6 +32,8 @@ def read_request(
             model's.
     """
     frame, meta = read_table(path, REQUEST)
+    if "task" not in meta or "classes" not in meta:
+        raise DataError(f"{path} does not say what its labels mean. Export the request from the model's own dataset.")
     asked = Task.from_meta(meta)
     if asked != task:
         raise DataError(
@@ -40,6 +42,8 @@ def read_request(
         )
     if frame.empty:
         raise DataError(f"{path} holds no photo: there is nobody to forget. Export a request with n >= 1.")
+    for row, label in enumerate(frame["label"]):
+        _check_label(label, task, path, row)
     photos = [_decode(data, path, row).to(device) for row, data in enumerate(frame["image"])]
     for row, photo in enumerate(photos):
         if stored_px is not None and list(photo.shape[1:]) != list(stored_px):
@@ -54,6 +58,18 @@ def read_request(
         "identities": torch.from_numpy(frame["identity"].to_numpy(dtype="int64")),
         "task": task,
     }
+
+
+def _check_label(label: Any, task: Task, path: str | Path, row: int) -> None:
+    """Refuse what would be another class, or none, to the model."""
+    if task.kind == "classification":
+        good, allowed = np.ndim(label) == 0 and 0 <= label < task.n_outputs, f"0 to {task.n_outputs - 1}"
+    else:
+        good = np.shape(label) == (task.n_outputs,) and bool(np.isin(label, (0, 1)).all())
+        allowed = f"{task.n_outputs} times 0 or 1"
+    if not good:
+        told = np.asarray(label).tolist()
+        raise DataError(f"{path}, row {row}: the label is {told}, allowed: {allowed}. Export the request again.")
 
 
 def _decode(data: bytes, path: str | Path, row: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from oneshui.config import from_mapping
@@ -85,4 +85,6 @@ def make_method(spec: Mapping[str, Any]) -> Any:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"method kind {kind!r} cannot be loaded ({error}). Is its folder in PYTHONPATH?") from error
+    if not is_dataclass(cls) or not isinstance(cls, type):
+        raise ConfigError(f"method kind {kind!r} is no dataclass: decorate it with @dataclass(frozen=True)")
     return from_mapping(cls, params, kind)

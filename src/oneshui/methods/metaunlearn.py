@@ -22,7 +22,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from oneshui.errors import ArtefactError, ConfigError
+from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.log import logger
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
@@ -73,7 +73,7 @@ class MetaUnlearn:
         lr: alpha, Adam's (AMSGrad) learning rate for phi, > 0; cosine over epochs.
         epochs: passes over the train identities, >= 1.
         simulated_n: identities of a simulated request, >= 1.
-        batch_size: largest number of forget images that are paired with as many validation images, >= 1.
+        batch_size: forget images go in batches of at most this size, each with one of validation images, >= 1.
         micro_batch: images of one pass through the network, >= 1; memory only.
         hidden: width of h_phi.
         dropout: of h_phi, in [0, 1).
@@ -114,10 +114,14 @@ class MetaUnlearn:
                 raise ConfigError(f"metaunlearn: {name} = {getattr(self, name)} must be >= 1")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"metaunlearn: dropout = {self.dropout} must be in [0, 1)")
-        if not self.inputs or set(self.inputs) - set(_INPUTS) or not {"logits", "features"} & set(self.inputs):
+        if (
+            len(set(self.inputs)) != len(self.inputs)
+            or set(self.inputs) - set(_INPUTS)
+            or not {"logits", "features"} & set(self.inputs)
+        ):
             raise ConfigError(
-                f"metaunlearn: inputs = {list(self.inputs)}; allowed: {', '.join(_INPUTS)}, with logits or features "
-                "among them (h_phi must depend on the network's output)"
+                f"metaunlearn: inputs = {list(self.inputs)}; allowed: {', '.join(_INPUTS)}, each once, with logits or "
+                "features among them (h_phi must depend on the network's output)"
             )
         allowed: dict[str, tuple[str, ...]] = {
             "outer_loss": _OUTER_LOSSES,
@@ -138,8 +142,11 @@ class MetaUnlearn:
         passes over the simulated support sets.
 
         Raises:
-            DataError: fewer than ``simulated_n`` identities have two images, or there is no validation image.
+            DataError: fewer than ``simulated_n`` identities have two images, there is no validation image, or no other
+                identity to retain for the outer loss ``scrub``.
         """
+        if not len(train):
+            raise DataError("metaunlearn: there is no training image to simulate requests with")
         backbone = Backbone(model)
         identities = torch.unique(train.identities)
         meta_loss = self._new_meta_loss(backbone, train, len(identities), seed)
@@ -202,6 +209,11 @@ class MetaUnlearn:
         if self.outer_loss == "equation_6":
             return Eq6(self, backbone, forget, val, reference, draw)
         asked = torch.isin(train.identities, train.identities[torch.from_numpy(request.support)])
+        if asked.all():
+            raise DataError(
+                f"metaunlearn: a simulated request of {self.simulated_n} takes all train identities, and outer_loss: "
+                "scrub needs others to retain. Lower simulated_n."
+            )
         return ScrubOuter(self, backbone, forget, train.subset((~asked).nonzero()[:, 0]), draw)
 
     def _simulated_support(self, train: ImageSet, request: SimulatedRequest, identities: Tensor) -> SupportBatch:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import ConfigError
+from oneshui.errors import ConfigError, DataError
 from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
 from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
@@ -76,6 +76,12 @@ class SCRUB:
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
     ) -> Unlearned:
         """Return the student. Cost: ``epochs`` training passes over D_r, ``forget_epochs`` over D_f."""
+        normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+        if min(len(forget), len(retain)) < (2 if normed else 1):
+            raise DataError(
+                f"scrub: {len(forget)} forget and {len(retain)} retain images; it trains on both, which takes at least "
+                f"{'two of each with batch normalisation' if normed else 'one of each'}"
+            )
         teacher, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("scrub-batches", seed))

@@ -29,7 +29,7 @@ class SSD:
         selection: alpha, > 0; larger values dampen fewer parameters.
         dampening: lambda, > 0; smaller values dampen harder.
         fisher: ``image`` squares each image's gradient, ``batch`` that of a batch's mean loss.
-        batch_size: images of a batch, >= 1; with ``fisher: batch`` it changes the result.
+        batch_size: training images of a batch, >= 1; changes the result with ``fisher: batch``.
         micro_batch: images whose single gradients are held at once, >= 1 (memory: as many copies of the model).
     """
 
@@ -87,7 +87,7 @@ def squared_batch_gradient(model: nn.Module, images: Tensor, labels: Tensor, tas
     """Return the squared gradient of the batch's mean loss, by parameter."""
     parameters = dict(model.named_parameters())
     loss = task.losses(model(images), labels).mean()
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return {name: gradient.square() for name, gradient in zip(parameters, gradients, strict=True)}
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from oneshui.config import method_spec, training_data_paths
+from oneshui.data.pack import decode
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import read_header
+from oneshui.files import read_header, stored_px_of
+from oneshui.leases import leased_gpu
 from oneshui.methods import needs_of
 from oneshui.schemas import REQUEST, write_table
 from oneshui.stages.unlearn import unlearn
@@ -26,8 +28,8 @@ def forget(
 ) -> dict[str, Any]:  # fmt: skip
     """Unlearn the people on ``photos``, one photo each, and return the header of the new model.
 
-    Photos are turned upright and squashed to the size of the images that the model was trained on; they must be cropped
-    and aligned as those were. They are not kept.
+    Photos are squashed to the size of the images that the model was trained on; they must be upright, cropped and
+    aligned as those were. They are not kept.
 
     Args:
         model_path: a model that the workflow trained.
@@ -38,44 +40,62 @@ def forget(
             request size that the artefact was made for (without one: of the number of photos).
         method: name in the configuration.
         labels: one per photo: a class name; or names of the attributes that the person has, separated by commas.
-        gpus: 1 to compute on the visible GPU.
+        gpus: 1 to compute on a GPU where one is visible and the configuration does not say ``device: cpu``.
         threads: of the CPU.
 
     Raises:
-        ConfigError: the method needs the training data, or does not go with the artefact.
+        ConfigError: the method needs the training data or does not go with the artefact, the configuration does not
+            know it or the model's dataset, or there is something at ``output_path``.
         DataError: a photo or a label is unusable.
         OneShuiError: what ``oneshui.stages.unlearn.unlearn`` raises.
     """
+    _check_method(config, method, artefact_path)
     header = read_header(model_path)
-    if "model_spec" not in header:
-        raise DataError(f"{model_path} is not a model. Name a file under results/models.")
-    size = 0 if artefact_path is None else int(read_header(artefact_path)["n"])
-    dataset, n = str(header["dataset"]), size or len(photos)
-    spec = method_spec(config["methods"], method, dataset, n)
-    _check_artefact(config, method, artefact_path)
-    task, stored_px = header["model_spec"]["task"], header["spec"]["dataset"]["stored_px"]
+    stored_px = stored_px_of(header)
+    if "model_spec" not in header or stored_px is None:
+        raise DataError(f"{model_path} is not a model that the workflow made. Name a file under results/models.")
+    dataset, task = str(header["dataset"]), header["model_spec"]["task"]
+    if dataset not in config.get("datasets", {}):
+        raise ConfigError(
+            f"the configuration does not know the model's dataset {dataset!r}; was the model made with it?"
+        )
+    size = len(photos) if artefact_path is None else _size_of_artefact(artefact_path)
+    spec = method_spec(config["methods"], method, dataset, size)
     if not photos or len(labels) != len(photos):
         raise DataError(
             f"{len(photos)} photos and {len(labels)} labels, needed: at least one photo, and a label for each"
         )
+    _check_output(Path(output_path), [model_path, *photos, *([artefact_path] if artefact_path else [])])
     request = pd.DataFrame({
         "request_rank": range(len(photos)), "identity": UNKNOWN,
         "label": [label_of(label, task) for label in labels], "image": [png_of(photo, stored_px) for photo in photos],
     })  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="oneshui-") as folder:
+    origin = str(header.get("origin", header.get("role")))  # of an unlearned, of a trained model
+    wanted = gpus if config.get("device") != "cpu" else 0
+    with (
+        tempfile.TemporaryDirectory(prefix="oneshui-") as folder,
+        leased_gpu(wanted, jobs_per_gpu=config.get("jobs_per_gpu", 1)) as gpu,
+    ):
         path = Path(folder) / "request.parquet"
         write_table(
             path, request, REQUEST, {"task": task["kind"], "classes": list(task["classes"]), "dataset": dataset}
         )
         unlearn(
-            model_path, path, artefact_path, output_path, method=method, origin="pretrain", dataset=dataset, n=n,
-            seed=int(header["seed"]), spec=spec, gpus=gpus, threads=threads, withheld=training_data_paths(config),
+            model_path, path, artefact_path, output_path, method=method, origin=origin, dataset=dataset, n=size,
+            seed=int(header["seed"]), spec=spec, gpus=int(gpu is not None), threads=threads,
+            withheld=training_data_paths(config),
         )  # fmt: skip
     return read_header(output_path)
 
 
-def _check_artefact(config: Mapping[str, Any], method: str, artefact_path: str | Path | None) -> None:
-    needs = needs_of(config["methods"][method])
+def _check_method(config: Mapping[str, Any], method: str, artefact_path: str | Path | None) -> None:
+    """Refuse a method that is not in the configuration, needs the data, or has no use for the artefact."""
+    methods = config.get("methods") if isinstance(config, Mapping) else None
+    if not isinstance(methods, Mapping) or not isinstance(config.get("datasets"), Mapping) or "data_root" not in config:
+        raise ConfigError("the configuration lacks methods, datasets or data_root. Name the one that made the model.")
+    if not isinstance(methods.get(method), Mapping):
+        raise ConfigError(f"method {method!r} is not in the config; it has: {', '.join(methods)}")
+    needs = needs_of(methods[method])
     if needs == "data":
         raise ConfigError(
             f"{method} needs the training data, which no request can be served with. Choose another method."
@@ -83,6 +103,19 @@ def _check_artefact(config: Mapping[str, Any], method: str, artefact_path: str |
     if (needs == "artefact") != (artefact_path is not None):
         advice = "Name it with --artefact (results/artefacts/...)" if needs == "artefact" else "Leave --artefact out"
         raise ConfigError(f"{method} needs {needs} beside the model and the photo. {advice}.")
+
+
+def _size_of_artefact(path: str | Path) -> int:
+    """The request size that an artefact was made for."""
+    header = read_header(path)
+    if not isinstance(header.get("n"), int) or "model_spec" in header:
+        raise DataError(f"{path} is not an artefact. Name a file under results/artefacts.")
+    return int(header["n"])
+
+
+def _check_output(output: Path, inputs: Sequence[str | Path]) -> None:
+    if output.exists() or output.resolve() in {Path(path).resolve() for path in inputs}:
+        raise ConfigError(f"{output} is there, and nothing is replaced. Name a new file with --output.")
 
 
 def label_of(label: str, task: Mapping[str, Any]) -> int | list[int]:
@@ -99,15 +132,8 @@ def label_of(label: str, task: Mapping[str, Any]) -> int | list[int]:
 
 
 def png_of(photo: str | Path, stored_px: Sequence[int]) -> bytes:
-    """The photo as the model's training images were stored."""
+    """The photo as the model's training images were stored (``oneshui.data.pack``)."""
     height, width = stored_px
-    try:
-        with Image.open(photo) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{photo} cannot be decoded ({error}). Name a JPEG or PNG file.") from error
-    if upright.size != (width, height):
-        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    upright.save(buffer, "PNG")
+    Image.fromarray(decode(Path(photo), height, width).transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -20,8 +20,8 @@ def make_plan(
     *,
     config: Mapping[str, Any],
     counted: Mapping[str, tuple[int, int]],
-) -> str:
-    """Write what the target ``tables`` costs from nothing, and return the page.
+) -> None:
+    """Write what the target ``tables`` costs from nothing.
 
     Args:
         rates_path: CSV of rates (``oneshui.planning.rates.Rate``).
@@ -42,7 +42,5 @@ def make_plan(
         for name in sorted(datasets)
     }
     table = plan(config, read_rates(rates_path), counts=counts)
-    text = to_text(table)
     write_text(output_csv, table.to_csv(index=False))
-    write_text(output_text, text)
-    return text
+    write_text(output_text, to_text(table))

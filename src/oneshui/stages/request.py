@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from oneshui.config import changed_keys
 from oneshui.data.support import read_request
 from oneshui.devices import Cost, choose_device
-from oneshui.errors import ArtefactError, DataError
-from oneshui.files import sha256_file
+from oneshui.errors import ArtefactError, CheckpointError, DataError
+from oneshui.files import sha256_file, stored_px_of
+from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method
 from oneshui.methods.base import Artefact, Support, UnlearningMethod
 from oneshui.models import Checkpoint, load_model, save_model
@@ -31,7 +34,8 @@ def serve_request(
     unlearner: UnlearningMethod = make_method(spec)
     device = choose_device(gpus=gpus, threads=threads)
     checkpoint = load_model(model_path, device)
-    stored_px = _stored_px(checkpoint)
+    _check_finite(model_path, checkpoint)
+    stored_px = stored_px_of(checkpoint.metadata)
     photos = read_request(
         request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px
     )  # fmt: skip
@@ -49,9 +53,13 @@ def serve_request(
         _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     with Cost(device) as cost:
         result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
+    health = dict(result.health)
+    if not _is_finite(result.model):
+        health["blown_up"] = True
+        logger.warning("%s destroyed the model: its weights are no longer finite; lower its rate", method)
     metadata = {
         "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
-        "health": result.health, "isolation": isolation, **cost.metadata(),
+        "health": health, "isolation": isolation, **cost.metadata(),
         **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
         "stored_px": stored_px,
@@ -59,11 +67,15 @@ def serve_request(
     save_model(output_path, result.model, checkpoint.spec, metadata)
 
 
-def _stored_px(checkpoint: Checkpoint) -> list[int] | None:
-    """Return the size of the images that the model was trained on; an unlearned model remembers it."""
-    trained: Mapping[str, Any] = checkpoint.metadata.get("spec", {}).get("dataset", {})
-    known: list[int] | None = checkpoint.metadata.get("stored_px") or trained.get("stored_px")
-    return known
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+def _check_finite(path: str | Path, checkpoint: Checkpoint) -> None:
+    if not _is_finite(checkpoint.model):
+        raise CheckpointError(
+            f"{path} has weights that are not finite: nothing can be unlearned from it. Train it again."
+        )
 
 
 def _check_artefact(

@@ -23,7 +23,7 @@ from tests.unit.methods.direct import (
 )
 from torch import nn
 
-from oneshui.errors import ConfigError
+from oneshui.errors import ConfigError, DataError
 from oneshui.methods.base import TensorSet, Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.seeds import seed_of
@@ -178,3 +178,14 @@ def test_impossible_hyper_parameter_is_an_error(name: str, value: Any) -> None:
 def test_unknown_form_or_crop_is_an_error(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"scrub: .*{name}"):
         dataclasses.replace(METHOD, **{name: value})
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(1, 8), (8, 1)])
+def test_one_image_cannot_be_normalised(forget: int, retain: int) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(48, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)
+    )
+    task = Task("classification", ("a", "b", "c"))
+    sets = [TensorSet(torch.rand(n, 3, 4, 4), torch.zeros(n, dtype=torch.int64), task) for n in (forget, retain)]
+    with pytest.raises(DataError, match="two of each with batch normalisation"):
+        METHOD.unlearn(model, *sets, seed=0, rebuild=lambda seed: model)

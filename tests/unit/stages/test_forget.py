@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oneshui.data.pack import decode
 from oneshui.errors import DataError
 from oneshui.stages.forget import label_of, png_of
 
@@ -27,15 +28,22 @@ def test_unknown_labels_name_the_known_ones(label: str, task: dict[str, object])
         label_of(label, task)
 
 
-def test_photos_are_turned_upright_and_get_the_stored_size(tmp_path: Path) -> None:
-    pixels = np.zeros((40, 20, 3), dtype=np.uint8)
-    pixels[:20] = 250  # bright above
-    lying = Image.fromarray(np.rot90(pixels).copy())
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    lying.save(tmp_path / "photo.png", exif=exif)
-    (tmp_path / "out.png").write_bytes(png_of(tmp_path / "photo.png", [20, 10]))
-    with Image.open(tmp_path / "out.png") as made:
-        found = np.asarray(made)
-    assert found.shape == (20, 10, 3)
-    assert found[:9].min() > 240 and found[11:].max() < 10
+def test_photos_become_what_training_images_became(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)
+    for mode, name in (("RGB", "photo.jpg"), ("L", "grey.png"), ("CMYK", "print.jpg")):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / name)
+        (tmp_path / "out.png").write_bytes(png_of(tmp_path / name, [24, 16]))
+        with Image.open(tmp_path / "out.png") as made:
+            assert np.array_equal(np.asarray(made), decode(tmp_path / name, 24, 16).transpose(1, 2, 0))
+
+
+def test_a_photo_that_would_turn_white_or_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep.png has more than 8 bits a channel"):
+        png_of(tmp_path / "deep.png", [4, 4])
+    Image.new("RGB", (64, 64)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"large.png cannot be decoded"):
+        png_of(tmp_path / "large.png", [4, 4])

@@ -33,6 +33,7 @@ CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c"))
 QUERIES: dict[str, Any] = {"views": 2, "crop_scale": [0.5, 1.0], "max_reference": 30}
 SSD_SPEC = {"kind": "ssd", "selection": 1.0, "dampening": 0.5, "fisher": "image", "batch_size": 16, "micro_batch": 8}
+JIT_SPEC = {"kind": "jit", "lr": 1e-2, "noise_std": 0.5, "n_samples": 2, "batch_size": 16}
 META_SPEC = {
     "kind": "metaunlearn", "inner_lr": 0.1, "lr": 1e-3, "epochs": 1, "simulated_n": 3, "batch_size": 8,
     "micro_batch": 8, "hidden": 8, "dropout": 0.0, "inputs": ["logits", "features", "target", "identity"],
@@ -255,6 +256,47 @@ def test_photo_of_another_size_is_an_error(run: Run) -> None:
     run.write_model(spec={"dataset": {"stored_px": [16, 16]}})
     run.precompute(SSD_SPEC)
     assert load_model(run.unlearn(SSD_SPEC), CPU).metadata["stored_px"] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [
+        ("classification", 3), ("classification", -1), ("multilabel", [0, 1, 5]), ("multilabel", [0, -1, 1]),
+        ("multilabel", [0, 1]),
+    ],
+)  # fmt: skip
+def test_a_label_that_the_model_does_not_have_is_an_error(tmp_path: Path, kind: str, label: Any) -> None:
+    run = Run(tmp_path, Task(kind, ("a", "b", "c")))
+    frame, meta = read_table(run.request, REQUEST)
+    labels = frame["label"].to_list()
+    write_table(run.request, frame.assign(label=[labels[0], label]), REQUEST, meta)
+    with pytest.raises(DataError, match=r"row 1: the label is .*, allowed: "):
+        run.unlearn(JIT_SPEC, artefact=False)
+
+
+def test_a_request_that_does_not_name_its_classes_is_an_error(run: Run) -> None:
+    frame, meta = read_table(run.request, REQUEST)
+    write_table(run.request, frame, REQUEST, {"task": meta["task"]})
+    with pytest.raises(DataError, match="does not say what its labels mean"):
+        run.unlearn(JIT_SPEC, artefact=False)
+
+
+def test_a_model_that_is_not_finite_is_refused_and_one_that_was_destroyed_is_marked(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = load_model(run.unlearn({**JIT_SPEC, "lr": 1e30}, artefact=False), CPU)
+    assert found.metadata["health"]["blown_up"] is True and "destroyed the model" in caplog.text
+    broken = load_model(run.model, CPU)
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(float("nan"))
+    save_model(run.model, broken.model, broken.spec, broken.metadata)
+    with pytest.raises(CheckpointError, match="has weights that are not finite"):
+        run.unlearn(JIT_SPEC, artefact=False)
+
+
+def test_a_method_of_ones_own_must_be_a_dataclass() -> None:
+    with pytest.raises(ConfigError, match=r"'json:JSONDecoder' is no dataclass"):
+        make_method({"kind": "json:JSONDecoder", "needs": "nothing"})
 
 
 def test_request_without_a_photo_is_an_error(run: Run) -> None:
