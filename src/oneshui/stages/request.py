@@ -54,9 +54,11 @@ def serve_request(
     with Cost(device) as cost:
         result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
     health = dict(result.health)
-    if not _is_finite(result.model):
+    if not _is_finite(result.model) or not health.get("relative_step", 0.0) <= 1:
         health["blown_up"] = True
-        logger.warning("%s destroyed the model: its weights are no longer finite; lower its rate", method)
+        logger.warning(
+            "%s destroyed the model: its weights moved by more than their own length; lower its rate", method
+        )
     metadata = {
         "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
         "health": health, "isolation": isolation, **cost.metadata(),
