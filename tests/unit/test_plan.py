@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from oneshui.errors import ConfigError, DataError
 from oneshui.planning.jobs import Job, planned_jobs
@@ -18,6 +19,7 @@ from oneshui.planning.plan import COLUMNS, plan, to_text
 from oneshui.planning.rates import Rate, read_rates
 from oneshui.planning.sizes import Run, Size, run_of, size_of
 
+ROOT = Path(__file__).parents[2]
 META = {
     "inner_lr": 0.1, "lr": 1e-3, "epochs": 3, "simulated_n": 20, "batch_size": 64, "micro_batch": 64, "hidden": 512,
     "dropout": 0.5, "inputs": ["logits", "features", "target", "identity"], "outer_loss": "equation_6",
@@ -439,7 +441,7 @@ def test_a_file_that_holds_no_rates_says_how_to_make_one(tmp_path: Path) -> None
 
 
 def test_rates_that_come_with_oneshui_are_readable() -> None:
-    rates = read_rates(Path(__file__).parents[2] / "resources/rates.csv")
+    rates = read_rates(ROOT / "resources/rates.csv")
     assert {rate.device for rate in rates if rate.source.startswith("measured")} == {"cpu"}
     assert all(rate.source.startswith(("measured: ", "estimate: ")) for rate in rates)
 
@@ -477,3 +479,12 @@ def test_image_stores_are_read_by_every_job_that_sees_data() -> None:
     text = " ".join(to_text(planned(config_of(table("ssd", "jit")))).split())
     # 2 trainings, 1 artefact, 4 scorings of 1,000 images of 64 x 48 px: 0.06 GB
     assert "reading the image stores, 0 GB in 7 jobs" in text
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+def test_our_configurations_can_be_planned_with_our_rates(name: str) -> None:
+    config = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
+    published = yaml.safe_load((ROOT / "resources/datasets.yaml").read_text())
+    counts = {dataset: size_of(dataset, entry, published) for dataset, entry in config["datasets"].items()}
+    found = plan(config, read_rates(ROOT / "resources/rates.csv"), counts=counts)
+    assert found["hours"].sum() > 0 and not found.isna().any(axis=None)
