@@ -47,6 +47,7 @@ def test_grid_on_a_cluster_survives_kills(slurm: Slurm, tmp_path: Path, request:
     kill(training_on(wait_for(models / "n3/seed0/retrain.safetensors.resume", first)))
     within(60, lambda: [job for job in slurm.jobs() if job["JobState"] == "FAILED"], "no job failed")
     wait_for(models / "n3/seed0/retrain.safetensors", first)  # tried again by itself
+    assert "resuming after epoch" in (tmp_path / "results/logs/train_retrain/toy/n3/seed0.log").read_text()
     first.send_signal(signal.SIGKILL)
     first.wait()
     slurm.told("scancel", "-u", slurm.told("id", "-un").strip())
@@ -60,7 +61,6 @@ def test_grid_on_a_cluster_survives_kills(slurm: Slurm, tmp_path: Path, request:
     table = pd.read_csv(tmp_path / "results/tables/toy.csv")
     assert table["method"].tolist() == ["pretrain", "retrain", "ssd", "jit"]
     assert table["tow_mean"].iloc[2:].between(0, 100).all() and table["forget_mean"].between(0, 100).all()
-    assert "resuming after epoch" in (tmp_path / "results/logs/train_retrain/toy/n3/seed0.log").read_text()
     every_job_ran_on_the_cluster(slurm.jobs(), tmp_path / "results/logs")
     no_more_gpu_jobs_than_gpus(slurm.jobs())
 
