@@ -36,6 +36,7 @@ from typing import IO, Any
 from oneshui import errors
 from oneshui.errors import ConfigError, IsolationError, OneShuiError
 from oneshui.log import log_to, logger
+from oneshui.startup import quick_imports
 
 #: what held in a process; stands in the metadata of what it made
 LANDLOCK, AUDIT_HOOK = "landlock", "audit hook"
@@ -194,7 +195,8 @@ def main() -> None:
             sys.path += [path for path in call["path"] if path not in sys.path]
             sys.meta_path.insert(0, found)
             module_name, _, name = call["function"].partition(":")
-            function = getattr(importlib.import_module(module_name), name)
+            with quick_imports():
+                function = getattr(importlib.import_module(module_name), name)
             function(**call["arguments"], output_path=call["output"], isolation=held)
             return
         except OneShuiError as error:

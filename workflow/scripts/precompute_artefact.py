@@ -1,10 +1,13 @@
 from typing import TYPE_CHECKING
 
 from oneshui.config import method_spec
-from oneshui.devices import choose_device
 from oneshui.leases import leased_gpu
 from oneshui.log import log_to
-from oneshui.stages.artefact import precompute_artefact
+from oneshui.startup import quick_imports
+
+with quick_imports():
+    from oneshui.devices import choose_device
+    from oneshui.stages.artefact import precompute_artefact
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

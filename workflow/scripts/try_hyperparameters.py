@@ -1,9 +1,12 @@
 from typing import TYPE_CHECKING
 
-from oneshui.devices import choose_device
 from oneshui.leases import leased_gpu
 from oneshui.log import log_to
-from oneshui.stages.select import try_hyperparameters
+from oneshui.startup import quick_imports
+
+with quick_imports():
+    from oneshui.devices import choose_device
+    from oneshui.stages.select import try_hyperparameters
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,0 +1,34 @@
+import gc
+
+import pytest
+
+from oneshui.startup import quick_imports
+
+
+@pytest.fixture(autouse=True)
+def _thawed():
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+def test_nothing_is_collected_within_and_what_was_made_is_not_searched_later():
+    before = gc.get_freeze_count()
+    with quick_imports():
+        assert not gc.isenabled()
+        made = [[i] for i in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() - before >= len(made)
+
+
+def test_an_import_that_fails_leaves_the_collector_on():
+    with pytest.raises(ImportError), quick_imports():
+        import nowhere_to_be_found  # noqa: F401
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    with quick_imports():
+        pass
+    assert not gc.isenabled()
