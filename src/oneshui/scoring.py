@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from oneshui.data.images import ImageSet, random_crop_boxes
 from oneshui.models import features_and_logits
 from oneshui.seeds import seed_of
+from oneshui.tensors import upload
 
 _BATCH = 256
 #: largest finite float16; a destroyed model may answer more
@@ -31,18 +31,18 @@ def score_with_features(model: nn.Module, images: ImageSet, wanted: Tensor) -> t
     Args:
         model: to score.
         images: (N) all of them are scored.
-        wanted: (N,) bool, whose features are kept.
+        wanted: (N,) bool on the CPU, whose features are kept.
     """
-    kept: list[npt.NDArray[np.float16]] = []
+    kept: list[Tensor] = []
 
     def answer(rows: Tensor) -> Tensor:
         features, logits = features_and_logits(model, images.images(rows))
-        kept.append(features[wanted[rows].to(features.device)].half().cpu().numpy())  # too large becomes infinite
+        kept.append(features[upload(wanted[rows].nonzero()[:, 0], images.device)].half())  # too large becomes infinite
         return logits
 
     frame = _scored(images, 0, answer)
-    ids = images.image_ids.cpu()[wanted.cpu()].numpy().astype("int32")
-    return frame, pd.DataFrame({"image_id": ids, "features": list(np.concatenate(kept))})
+    ids = images.image_ids.cpu()[wanted].numpy().astype("int32")
+    return frame, pd.DataFrame({"image_id": ids, "features": list(torch.cat(kept).cpu().numpy())})
 
 
 def score_view(
@@ -62,25 +62,23 @@ def score_view(
 
 
 def _scored(images: ImageSet, view: int, answer: Callable[[Tensor], Tensor]) -> pd.DataFrame:
-    """Return the scores of all images, ``answer`` giving the logits of some rows."""
+    """Return the scores of all images, ``answer`` giving the logits of some rows.
+
+    Answers stay on the device until the last one, so that a GPU never waits for the next batch.
+    """
     losses, logits_of = [], []
     with torch.inference_mode():
         for rows in torch.arange(len(images)).split(_BATCH):
             logits = answer(rows).float()
-            losses.append(images.task.losses(logits, images.labels[rows.to(images.labels.device)]).cpu())
-            logits_of.append(_half(logits))
-    loss = torch.cat(losses).numpy()
+            losses.append(images.task.losses(logits, images.labels[upload(rows, images.device)]))
+            logits_of.append(logits.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half())
+    loss = torch.cat(losses).cpu().numpy()
     return pd.DataFrame(
         {
             "image_id": images.image_ids.cpu().numpy().astype("int32"),
             "view": np.full(len(loss), view, dtype="int16"),
             "loss": loss,
             "p_true": np.exp(-loss.astype("float64")).astype("float32"),
-            "logits": list(np.concatenate(logits_of)),
+            "logits": list(torch.cat(logits_of).cpu().numpy()),
         }
     )
-
-
-def _half(values: Tensor) -> npt.NDArray[np.float16]:
-    half: npt.NDArray[np.float16] = values.float().clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().cpu().numpy()
-    return half

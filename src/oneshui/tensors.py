@@ -39,6 +39,13 @@ def load_tensors(path: str | Path, device: torch.device) -> tuple[dict[str, Tens
     return tensors, header
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device`` without waiting for what a GPU is doing, as a plain copy to it would."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def cut(order: Tensor, batch_size: int) -> list[Tensor]:
     """Return ``order`` in batches; a last batch of one joins the one before, for batch norm needs two images."""
     batches = list(order.split(batch_size))

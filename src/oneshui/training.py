@@ -22,7 +22,8 @@ from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
-from oneshui.tensors import cut, load_tensors, save_tensors
+from oneshui.tensors import cut, load_tensors, save_tensors, upload
+from oneshui.utilisation import forward_flop, peak_flop_per_s, training_rate
 
 #: writing sidecars may take at most this share of the time
 _SIDECAR_SHARE = 0.05
@@ -77,9 +78,16 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
         state = self._restore() or _State(0, [], -1, {})
+        device, flop = self.train.device, forward_flop(self.model, self.train.input.px)
+        peak = (
+            peak_flop_per_s(torch.cuda.get_device_name(device), self.spec.precision) if device.type == "cuda" else None
+        )
         bar = tqdm(range(state.epoch, self.spec.epochs), desc=str(self.stream[0]), disable=None)
         for epoch in bar:
-            entry = {"epoch": epoch, **self._train_epoch(epoch), **self._validate()}
+            started = time.monotonic()
+            trained = self._train_epoch(epoch)  # waits for the device at its end
+            rate = training_rate(len(self.train), time.monotonic() - started, flop, peak)
+            entry = {"epoch": epoch, **trained, **self._validate()}
             state.history.append(entry)
             best = state.history[state.best_epoch]["val_measure"] if state.best_epoch >= 0 else -1.0
             if entry["val_measure"] > best:
@@ -87,7 +95,8 @@ class Trainer:
                 state.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             state.epoch = epoch + 1
             bar.set_postfix(loss=f"{entry['train_loss']:.3f}", val=f"{entry['val_measure']:.3f}")
-            logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch"))
+            told = ", ".join(f"{key} {value:.4g}" for key, value in entry.items() if key != "epoch")
+            logger.info("epoch %d: %s; %s", epoch, told, rate)
             self._save_sidecar(state)
         self.model.load_state_dict(state.best)
         self.model.eval()
@@ -112,7 +121,7 @@ class Trainer:
                 lr = self.spec.lr * lr_factor(epoch * self.steps_per_epoch + number, warmup, steps)
                 for group in self.optimiser.param_groups:
                     group["lr"] = lr
-                labels = self.train.labels[rows.to(self.train.device)]
+                labels = self.train.labels[upload(rows, self.train.device)]
                 losses, logits = self._step(rows, labels, generator)
                 total += losses.sum()
                 outputs.append((logits, labels))
@@ -194,10 +203,12 @@ class Trainer:
 
 
 def _make_optimiser(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    fused = parameters[0].is_cuda  # one kernel for all parameters
     if spec.optimiser == "adamw":
         betas = (spec.momentum, 0.999)
-        return torch.optim.AdamW(model.parameters(), lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+        return torch.optim.AdamW(parameters, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay, fused=fused)
+    return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=fused)
 
 
 def _measure(images: ImageSet, logits: Tensor, labels: Tensor) -> float:

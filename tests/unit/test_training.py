@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from oneshui.schemas import INDEX, SPLITS, read_table, write_table
 from oneshui.stages import train as stage
 from oneshui.stages.data import split_identities
 from oneshui.tasks import Task
+from oneshui.tensors import upload
 from oneshui.training import Trainer, lr_factor
 
 CPU = torch.device("cpu")
@@ -477,3 +479,34 @@ def test_killed_process_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     assert resumed.metadata == whole.metadata
     assert equal(resumed.model.state_dict(), whole.model.state_dict())
     assert not sidecar.exists()
+
+
+def test_the_log_says_what_the_device_was_used_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="oneshui"):
+        make_trainer(tmp_path / "resume").run()
+    rates = [record.getMessage().partition("; ")[2] for record in caplog.records if "epoch" in record.getMessage()]
+    assert len(rates) == SPEC.epochs
+    assert all(re.fullmatch(r"[\d,]+ images/s, [\d.e-]+ TFLOP/s", rate) for rate in rates), rates
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_host_never_waits_for_the_gpu_within_an_epoch(tmp_path: Path, resident: bool) -> None:
+    cuda = torch.device("cuda")
+    pixels, ids = (part.to(cuda) if resident else part for part in (TRAIN.pixels, TRAIN.image_ids))
+    images = dataclasses.replace(TRAIN, pixels=pixels, image_ids=ids, labels=TRAIN.labels.to(cuda), device=cuda)
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(64, 3)).to(cuda)
+    trainer = Trainer(model, SPEC, images, images, stream=("test",), sidecar=tmp_path / "resume", fingerprint="")
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        rows = torch.arange(8)
+        trainer._step(rows, images.labels[upload(rows, cuda)], generator)
+
+    step()  # libraries start, memory is pinned
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oneshui.errors import DataError
 from oneshui.tasks import Task
+from oneshui.tensors import upload
 
 #: part of the free GPU memory that the decoded dataset may take; the rest is for the model and its activations
 _DEVICE_SHARE = 0.6
@@ -134,7 +135,7 @@ class InputSpec:
         height, width = pixels.shape[-2:]
         if (height, width) == (self.px, self.px):
             return self.normalise(pixels.float())
-        whole = torch.tensor([0.0, 0.0, height, width], device=pixels.device).expand(len(pixels), 4)
+        whole = upload(torch.tensor([0.0, 0.0, height, width]), pixels.device).expand(len(pixels), 4)
         return self.normalise(resample(pixels, whole, self.px))
 
 
@@ -188,13 +189,13 @@ class ImageSet:
 
     def cropped(self, rows: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
         """Return the images at ``rows`` cut to ``boxes`` (B, 4) and mirrored where ``flip`` (B,) says so."""
-        boxes, flip = boxes.to(self.device), flip.to(self.device)
+        boxes, flip = upload(boxes, self.device), upload(flip, self.device)
         return self.input.normalise(resample(self._stored(rows), boxes, self.input.px, flip))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) in order under the test transform, the last batch smaller."""
         for rows in torch.arange(len(self)).split(batch_size):
-            yield self.images(rows), self.labels[rows.to(self.device)]
+            yield self.images(rows), self.labels[upload(rows, self.device)]
 
     def _stored(self, rows: Tensor) -> Tensor:
-        return self.pixels[self.image_ids[rows.to(self.image_ids.device)]].to(self.device, non_blocking=True)
+        return upload(self.pixels[self.image_ids[upload(rows, self.image_ids.device)]], self.device)

@@ -30,6 +30,7 @@ from oneshui.methods.outer import DISTANCES, Eq6, ScrubOuter, ValidationReferenc
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
+from oneshui.tensors import upload
 
 _INPUTS = ("logits", "features", "target", "identity")
 _TERMS = ("first", "second", "both")
@@ -218,9 +219,9 @@ class MetaUnlearn:
 
     def _simulated_support(self, train: ImageSet, request: SimulatedRequest, identities: Tensor) -> SupportBatch:
         rows = torch.from_numpy(request.support)
-        labels = train.labels[rows.to(train.device)]
+        labels = train.labels[upload(rows, train.device)]
         table_rows = torch.searchsorted(identities, train.identities[rows])
-        return SupportBatch(train.images(rows), train.task.target_vectors(labels), table_rows.to(train.device))
+        return SupportBatch(train.images(rows), train.task.target_vectors(labels), upload(table_rows, train.device))
 
     def _meta_step(self, backbone: Backbone, meta_loss: MetaLoss, optimiser: torch.optim.Optimizer,
                    support: SupportBatch, outer: Eq6 | ScrubOuter) -> dict[str, float]:  # fmt: skip

@@ -11,6 +11,7 @@ from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, re
 from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
 from oneshui.tasks import Task
+from oneshui.tensors import upload
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class SCRUB:
                     images = views(retain, rows, self.crop_scale, draw)
                     logits = student(images)
                     back = self._divergence(teacher, logits, images, retain.task)
-                    loss = retain.task.losses(logits, retain.labels[rows.to(retain.device)]).mean()
+                    loss = retain.task.losses(logits, retain.labels[upload(rows, retain.device)]).mean()
                     sgd.step(self.alpha * scale * back + self.gamma * loss)
                 sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
