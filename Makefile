@@ -48,13 +48,9 @@ DATA ?= data
 check-data: .venv/ready
 	$(SNAKEMAKE) --configfile $(CONFIG) --config data_root=$(DATA) -- check_data
 
+# runs them all, half an hour on two cores, and writes docs/benchmarks.md's tables
 benchmarks: .venv/ready
-	$(BIN)/python -m benchmarks.meta_gradient
-	$(BIN)/python -m benchmarks.fisher
-	$(BIN)/python -m benchmarks.pgu_statistics
-	$(BIN)/python -m benchmarks.rmia
-	$(BIN)/python -m benchmarks.input_speed
-	$(BIN)/python -m benchmarks.fixed_costs
+	$(BIN)/python -m benchmarks
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "oneshui needs Python 3.11 or newer; set PYTHON=...")'

@@ -1,7 +1,12 @@
 # oneshui: contents page. Each rule file is one stage of docs/architecture.md; logic lives in src/oneshui.
+import gc
+
 from snakemake.utils import min_version
 
 min_version("9.20")
+
+# thousands of jobs are millions of objects that stay; looking through them for garbage took an eighth of planning
+gc.set_threshold(100_000, 20, 20)
 
 
 # a --configfile replaces the paper's grid; merging the two would mix their datasets and tables

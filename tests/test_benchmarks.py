@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.__main__ import DOCUMENTS, names_in, replaced
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.slow
          ["| one view |", "| mean log ratio |", "| majority |", "equal"]),
         ("input_speed", ["--share", "0.03", "--rounds", "1", "--workers", "1"], ["| 128 px | 64 px |", "| 1024 px |"]),
         ("fixed_costs", ["--rounds", "1", "--large", "0"], ["a job's start: metrics", "dry run of the paper's grid"]),
+        ("training_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
+         ["| `test_resnet`, 32 px | ", "images/s"]),
         ("scaling", ["--identities", "2000"], ["| 2,000 | splits |", "| 2,000 | train_pretrain |", "| 2,000 | all |"]),
     ],
 )  # fmt: skip
@@ -33,3 +36,38 @@ def test_script(script: str, arguments: list[str], rows: list[str]) -> None:
     for row in rows:
         assert row in done.stdout, done.stdout
     assert "nan" not in done.stdout and "DIFFERENT" not in done.stdout
+
+
+DOCUMENT = """# Figures
+
+<!-- python -m benchmarks.rmia -->
+old
+<!-- end -->
+
+between
+
+<!-- python -m benchmarks.fisher -->
+<!-- end -->
+"""
+
+
+def test_one_part_of_a_document_is_replaced() -> None:
+    found = replaced(DOCUMENT, "rmia", "| a \\1 |\n| new |\n")
+    assert found == DOCUMENT.replace("old", "| a \\1 |\n| new |")
+    assert replaced(found, "fisher", "x").endswith("<!-- python -m benchmarks.fisher -->\nx\n<!-- end -->\n")
+
+
+def test_every_part_of_ours_is_a_script_with_a_test() -> None:
+    names = [name for document in DOCUMENTS for name in names_in(document.read_text())]
+    assert len(names) == len(set(names)) >= 9
+    tested = {mark.args[1][i][0] for mark in test_script.pytestmark for i in range(len(mark.args[1]))}
+    assert set(names) - {"demo"} <= tested  # the demo runs in tests/workflow
+
+
+def test_a_script_that_fails_leaves_its_part(tmp_path: Path) -> None:
+    document = tmp_path / "figures.md"
+    document.write_text(DOCUMENT.replace("rmia", "nowhere"))
+    command = [sys.executable, "-m", "benchmarks", "nowhere", "--documents", str(document)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "failed: nowhere" in done.stderr
+    assert "old" in document.read_text()
