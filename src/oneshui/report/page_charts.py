@@ -63,7 +63,7 @@ def tick_text(value: float) -> str:
 
 def interval_axis(scale: Scale) -> Markup:
     """Return the numbers above a column of intervals."""
-    ticks = scale.ticks(5)
+    ticks = scale.ticks(3)  # as many as a telephone has room for
     texts = [tag("text", tick_text(value), x=scale.percent(value), y=14, text_anchor="middle") for value in ticks]
     return tag("svg", *texts, class_="axis", height=18, aria_hidden="true")
 

@@ -145,7 +145,9 @@ def in_short(block: Block) -> list[str]:
     ):
         found = block.split(block.rivals, column)
         known = sum(len(found[each]) for each in (1, 0, -1))
-        if known:
+        if known and column == _REFIT and _of(block, "pretrain").get(0):
+            parts.append("the features tell nothing, not even after doing nothing")
+        elif known:
             parts.append(f"{text} {len(found[side])} of {known}")
     sentence = "; ".join(parts)
     return [f"{sentence[0].upper()}{sentence[1:]}."] if parts else []

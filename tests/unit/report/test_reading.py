@@ -172,7 +172,9 @@ def test_features_that_still_know() -> None:
         in found["Features"]
     )
     assert "eatures still know forget images after 1 of 2" in found["In short"]
-    assert "no sign of unlearning" in said(refit("pretrain", 3, 5), refit("ssd", 2, 5))["Features"]
+    blind = said(refit("pretrain", 3, 5), refit("ssd", 2, 5))
+    assert "no sign of unlearning" in blind["Features"]
+    assert "eatures tell nothing, not even after doing nothing" in blind["In short"]
 
 
 def test_a_ceiling_whose_features_differ_sets_the_scale() -> None:
