@@ -49,9 +49,11 @@ TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
 WITH_TORCH = """
 import sys
 from pathlib import Path
-from oneshui.devices import choose_device
-from oneshui.models import load_model
-from oneshui.stages.scoring import score_model
+from oneshui.startup import quick_imports
+with quick_imports():
+    from oneshui.devices import choose_device
+    from oneshui.models import load_model
+    from oneshui.stages.scoring import score_model
 load_model(Path(sys.argv[1]), choose_device(gpus=int(sys.argv[2]), threads=1))
 """
 WITHOUT_TORCH = "import oneshui.stages.measure"

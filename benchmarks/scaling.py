@@ -1,7 +1,6 @@
 """What larger collections of faces would need: what two cores can show, measured; the rest from measured rates.
 
-    python -m benchmarks.scaling                                  # 10,000 and 100,000 identities
-    python -m benchmarks.scaling --identities 1000000             # 10 million images; 20 GB of memory
+    python -m benchmarks.scaling                                  # 10,000, 100,000 and a million identities
 
 First the steps that hold a table of all images: near-identical pictures, splits and their id, each in a process of
 its own on made-up rows (10 images an identity). Then what ``oneshui.planning`` makes of resources/rates.csv for one
@@ -108,7 +107,7 @@ def planned(identities: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--identities", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--identities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--step", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
