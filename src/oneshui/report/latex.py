@@ -8,14 +8,15 @@ import pandas as pd
 
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
-from oneshui.report.cells import blocks_of, cell, ranks_of
+from oneshui.report.cells import MISSING, blocks_of, cell, difference, ranks_of
 from oneshui.report.style import MEASURE_NAMES, block_name
 from oneshui.report.tables import QUANTITIES
 
 
 def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
     r"""Return the table for LaTeX with booktabs; of the methods without access to data, the best by ToW is bold, the
-    second best underlined. A privacy table also has AUC and the true positive rate of the paper's attack.
+    second best underlined. A privacy table also has AUC and the true positive rate of the paper's attack, and a table
+    with published values these and how many of their standard deviations lie between.
 
     Args:
         table: what ``oneshui.report.tables.make_table`` returned.
@@ -24,14 +25,16 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
     decimals = int(spec.get("decimals", 1))
     if spec.get("layout") == "tow":
         return _ablation(table, str(spec["title"]), decimals)
-    heads = ["Method", "Needs data", "Retain", "Forget", "Test", "ToW"]
+    published = bool(table["published_tow"].notna().any())
+    heads = ["Method", "Needs data", "Retain", "Forget", "Test", "ToW", "vs.\\ nothing"]
+    heads += ["ToW, published"] if published else []
     heads += ["MIA AUC", f"TPR@{100 * FPRS[0]:g}\\%"] if spec["privacy"] else []
     heads += ["Prepare (s)", "Unlearn (s)"]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escape(str(spec['title']))}}}",
+        rf"  \caption{{{_escape(str(spec['title']))}. {_note(table, published=published)}}}",
         rf"  \begin{{tabular}}{{lc{'r' * (len(heads) - 2)}}}",
         r"    \toprule",
         rf"    {' & '.join(heads)} \\",
@@ -44,17 +47,45 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
             rf"    \multicolumn{{{len(heads)}}}{{c}}{{{_escape(block_name(dataset, n))}{unit}}} \\",
             r"    \midrule",
         ]
-        lines += _rows(block, decimals, privacy=spec["privacy"])
+        lines += _rows(block, decimals, privacy=spec["privacy"], published=published)
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
 
 
-def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool) -> list[str]:
+def _note(table: pd.DataFrame, *, published: bool) -> str:
+    """What a reader must know to read a number."""
+    seeds = int(table["n_seeds"].max()) if table["n_seeds"].notna().any() else 0
+    beside = "in brackets: the difference in published standard deviations" if published else "no value is published"
+    return (
+        rf"Mean $\pm$ standard deviation, {seeds} seeds; vs.\ nothing: ToW minus that of the pretrained model [95\% "
+        rf"interval], paired by seed; bold and underlined: best and second best ToW without the data; {beside}."
+    )
+
+
+def _against_nothing(row: Mapping[Any, Any], decimals: int) -> str:
+    if row["method"] in ("pretrain", "retrain"):
+        return "-"
+    text = difference(row["tow_minus_pretrain_mean"], row["tow_minus_pretrain_ci95"], decimals)
+    mean, space, interval = text.partition(" ")
+    return text if text == MISSING else f"${mean}$" + (f" [${interval[1:-1].replace(', ', '$, $')}$]" if space else "")
+
+
+def _published(row: Mapping[Any, Any], decimals: int) -> str:
+    mean, away = float(row["published_tow"]), float(row["tow_diff_in_published_std"])
+    if math.isnan(mean):
+        return "-"
+    return _math(mean, float(row["published_tow_std"]), decimals) + ("" if math.isnan(away) else f" (${away:+.1f}$)")
+
+
+def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool, published: bool) -> list[str]:
     ranks = ranks_of(block, decimals)
     lines = []
     for row in block.to_dict("records"):
         method = str(row["method"])
         cells = [cell(row, name, decimals, _math) for name in QUANTITIES]
         cells[-1] = _marked(cells[-1], ranks.get(method, 0))
+        cells.append(_against_nothing(row, decimals))
+        if published:
+            cells.append(_published(row, decimals))
         if privacy:
             cells += [_interval(row, "rmia_auc", decimals), _rate(row, f"rmia_tpr_at_{FPRS[0]:g}", decimals)]
         access = "--" if method in TRAINED else "yes" if row["access_to_data"] else "no"
@@ -72,7 +103,7 @@ def _ablation(table: pd.DataFrame, title: str, decimals: int) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escape(title)}}}",
+        rf"  \caption{{{_escape(title)}. ToW, mean $\pm$ standard deviation, {int(table['n_seeds'].max())} seeds.}}",
         rf"  \begin{{tabular}}{{l{'r' * len(blocks)}}}",
         r"    \toprule",
         "    " + " & ".join(["Variant", *(_escape(block_name(*block)) for block, _ in blocks)]) + r" \\",

@@ -81,6 +81,8 @@ def _in_short(block: Block) -> list[str]:
         }
         counts = listed(f"{len(found[side])} {text}" for side, text in parts.items() if found[side])
         methods = f"{known} {'method' if known == 1 else 'methods'} without access to the data"
+        unknown = [str(row["label"]) for row in block.rivals if math.isnan(row["tow_mean"])]
+        methods += f" with results ({listed(unknown)} {MISSING})" if unknown else ""
         none = f"None of {methods} can be told from doing nothing"
         said.append(f"{none if len(found[0]) == known else f'Of {methods}, {counts}'} (n_seeds = {block.n_seeds}).")
     elif found[None]:
@@ -157,9 +159,13 @@ def _ceiling(block: Block) -> list[str]:
         said.append("Doing nothing is as near to the retrained model as the ceiling, so ToW cannot show progress here.")
     elif room > 0 and known:
         gain = block.printed(float(known[0]["tow_mean"]) - bottom)
-        done = f"{known[0]['label']} makes up {block.number(gain)} ({100 * gain / room:.0f}%)"
         where = f"Of the {block.number(room)} points between doing nothing and the ceiling"
-        said.append(f"{where} {done if gain > 0 else 'no method makes up any'}.")
+        if gain <= 0:
+            said.append(f"{where} no method makes up any.")
+        elif known[0] in block.split(known, _GAIN)[1]:
+            said.append(f"{where} {known[0]['label']} makes up {block.number(gain)} ({100 * gain / room:.0f}%).")
+        else:
+            said.append(f"{where} what the highest, {known[0]['label']}, makes up cannot be told from noise.")
     return said
 
 

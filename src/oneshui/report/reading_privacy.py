@@ -32,7 +32,7 @@ def attack(block: Block) -> list[str]:
     words = {
         1: "It still can tell after",
         -1: "It can tell by the opposite sign, which is no better (AUC below 50), after",
-        0: "It cannot tell (the interval contains 50) after",
+        0: "Its AUC cannot be told from a guess (the interval contains 50) after",
     }
     for side, text in words.items():
         own = [row for row in block.methods if str(row["method"]) in found and block.area_side(row) == side]
@@ -138,7 +138,7 @@ def in_short(block: Block) -> list[str]:
         parts.append("the attack recognises forget images after nothing, not even after doing nothing")
     elif attacked:
         still = sum(block.area_side(row) != 0 for row in attacked)
-        parts.append(f"an attacker still recognises forget images after {still} of {len(attacked)}")
+        parts.append(f"by AUC an attacker still recognises forget images after {still} of {len(attacked)}")
     for column, side, text in (
         (_REFIT, 1, "the features still know forget images after"),
         (_PHOTOS, -1, "photos of other people do worse for"),

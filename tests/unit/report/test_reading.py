@@ -101,8 +101,15 @@ def test_distance_to_the_ceiling() -> None:
     found = said(gain("ssd", 15.0, 1.0), gain("pgu", 31.0, 1.0), row("ceiling", tow_mean=90.0))["Ceiling"]
     assert "PGU 1.0 above and SSD 15.0 below" in found
     assert "Of the 30.0 points between doing nothing and the ceiling PGU makes up 31.0 (103%)" in found
+    noise = said(gain("ssd", 15.0, 20.0), row("ceiling", tow_mean=90.0))["Ceiling"]
+    assert "what the highest, SSD, makes up cannot be told from noise" in noise and "%" not in noise
     none = said(gain("ssd", -1.0, 5.0), row("ceiling", tow_mean=90.0))["Ceiling"]
     assert "no method makes up any" in none
+
+
+def test_a_method_without_results_is_named_in_the_headline() -> None:
+    found = said(gain("ssd", math.nan, math.nan), gain("pgu", 1.0, 5.0))["In short"]
+    assert "None of 1 method without access to the data with results (SSD missing) can be told from" in found
 
 
 def test_a_ceiling_that_is_no_better_than_doing_nothing_shows_nothing() -> None:
@@ -117,7 +124,9 @@ def test_an_attack_is_believed_only_where_it_works_on_the_pretrained_model() -> 
     found = said(area("pretrain", 70, 65, 75), area("ssd", 51, 47, 55), area("pgu", 60, 55, 65))
     assert "no sign" not in found["Attack"]
     assert "It still can tell after PGU 60.0 [55.0, 65.0]." in found["Attack"]
-    assert "It cannot tell (the interval contains 50) after SSD 51.0 [47.0, 55.0]." in found["Attack"]
+    assert (
+        "Its AUC cannot be told from a guess (the interval contains 50) after SSD 51.0 [47.0, 55.0]." in found["Attack"]
+    )
     assert "recognises forget images after 1 of 2" in found["In short"]
 
 

@@ -196,7 +196,7 @@ def test_a_missing_seed_is_never_averaged_away(caplog: pytest.LogCaptureFixture)
     markdown = to_markdown(table, SPEC, seeds=SEEDS)
     assert "| SSD | missing | missing | missing | missing | missing |" in markdown
     assert "SSD has complete results for 2 of 3 seeds" in markdown
-    assert r"SSD & no & missing & missing & missing & missing & -- & -- \\" in to_latex(table, SPEC)
+    assert r"SSD & no & missing & missing & missing & missing & missing & -- & -- \\" in to_latex(table, SPEC)
 
 
 def test_one_missing_number_leaves_the_others() -> None:
@@ -263,15 +263,32 @@ def test_markdown_is_a_table_with_a_note_per_block() -> None:
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
+def test_latex_says_what_is_published_and_how_far_that_is() -> None:
+    table = built()
+    table.loc[table["method"] == "ssd", ["published_tow", "published_tow_std", "tow_diff_in_published_std"]] = (
+        90,
+        2,
+        1.5,
+    )
+    text = to_latex(table, SPEC)
+    assert r" & $90.0{\pm}2.0$ ($+1.5$) & " in text and "ToW, published" in text
+    (pgu,) = (line for line in text.splitlines() if "PGU" in line)
+    assert pgu.count("&") == text.splitlines()[6].count("&") and "& -- &" in pgu
+
+
 def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
     text = to_latex(built(), SPEC)
     # scrub has 99.0 but needs the data
     assert re.findall(r"\\mathbf\{(.*?)\}\$", text) == [r"98.5{\pm}1.0"]
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"97.0{\pm}0.0"]
-    assert r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & -- & -- \\" in text
-    assert r"\caption{Faces \& names}" in text
+    assert (
+        r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & $+4.0$ [$+1.5$, $+6.5$] & -- & -- \\"
+        in text
+    )
+    assert rf"Mean $\pm$ standard deviation, {len(SEEDS)} seeds" in text and "no value is published" in text
+    assert r"\caption{Faces \& names. " in text
     assert text.count("{") == text.count("}")
-    assert r"Retrain & -- & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- \\" in text
+    assert r"Retrain & -- & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- & -- \\" in text
 
 
 def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> None:
