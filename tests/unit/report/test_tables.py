@@ -281,10 +281,8 @@ def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
     # scrub has 99.0 but needs the data
     assert re.findall(r"\\mathbf\{(.*?)\}\$", text) == [r"98.5{\pm}1.0"]
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"97.0{\pm}0.0"]
-    assert (
-        r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & $+4.0$ [$+1.5$, $+6.5$] & -- & -- \\"
-        in text
-    )
+    scrub = r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & "
+    assert scrub + r"$+4.0$ [$+1.5$, $+6.5$] & -- & -- \\" in text
     assert rf"Mean $\pm$ standard deviation, {len(SEEDS)} seeds" in text and "no value is published" in text
     assert r"\caption{Faces \& names. " in text
     assert text.count("{") == text.count("}")
