@@ -48,7 +48,7 @@ DATA ?= data
 check-data: .venv/ready
 	$(SNAKEMAKE) --configfile $(CONFIG) --config data_root=$(DATA) -- check_data
 
-# runs them all, half an hour on two cores, and writes docs/benchmarks.md's tables
+# half an hour on two cores; writes the tables of docs/benchmarks.md and docs/scaling.md
 benchmarks: .venv/ready
 	$(BIN)/python -m benchmarks
 

@@ -1,14 +1,15 @@
-"""Run the benchmarks one after the other and write what they print into docs/benchmarks.md and docs/scaling.md.
+"""Run the benchmarks that documents have a part for, and write what they print into it.
 
-    python -m benchmarks                        # all of them, half an hour on two cores; leave the machine alone
+    python -m benchmarks                        # all, half an hour on two cores; leave the machine alone
     python -m benchmarks rmia fixed_costs       # some
     python -m benchmarks --list
 
-What a script printed stands between ``<!-- python -m benchmarks.NAME -->`` and ``<!-- end -->``. A script that fails
-leaves its part as it was.
+What a script printed stands between ``<!-- python -m benchmarks.NAME -->`` and ``<!-- end -->``, each on a line of its
+own, in docs/benchmarks.md or docs/scaling.md. A script that fails leaves its part as it was.
 """
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -16,17 +17,33 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "docs/benchmarks.md", ROOT / "docs/scaling.md"]
-_PART = r"(?s)(<!-- python -m benchmarks\.{name} -->\n).*?(<!-- end -->)"
+_MARK = r"^<!-- python -m benchmarks\.(\w+) -->$"
+_END = "<!-- end -->"
 
 
 def names_in(text: str) -> list[str]:
-    """Return the benchmarks that a document has a part for, in its order."""
-    return re.findall(r"<!-- python -m benchmarks\.(\w+) -->", text)
+    """Return the benchmarks that a document has a part for, in its order.
+
+    Raises:
+        ValueError: a part does not end before the next one begins.
+    """
+    for before, after in itertools.pairwise([*re.finditer(_MARK, text, re.M), re.search(r"\Z", text)]):
+        if before and after and f"\n{_END}" not in text[before.end() : after.start()]:
+            raise ValueError(f"the part {before[0]} does not end: add a line {_END}")
+    return re.findall(_MARK, text, re.M)
 
 
 def replaced(text: str, name: str, printed: str) -> str:
-    """Return the document with another text in the part of ``name``."""
-    return re.sub(_PART.format(name=name), lambda part: f"{part[1]}{printed.strip()}\n{part[2]}", text)
+    """Return the document with another text in the part of ``name``.
+
+    Raises:
+        ValueError: there is no such part, or the text holds a mark itself.
+    """
+    if name not in names_in(text) or re.search(_MARK, printed, re.M) or _END in printed:
+        raise ValueError(f"no part for {name}, or its text holds a mark")
+    opening = f"<!-- python -m benchmarks.{name} -->\n"
+    start = text.index(opening) + len(opening)
+    return f"{text[:start]}{printed.strip()}\n{text[text.index(_END, start) :]}"
 
 
 def main() -> int:

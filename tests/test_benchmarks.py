@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow
         ("fixed_costs", ["--rounds", "1", "--large", "0"], ["a job's start: metrics", "dry run of the paper's grid"]),
         ("training_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
          ["| `test_resnet`, 32 px | ", "images/s"]),
+        ("meta_training", ["--model", "test_resnet", "--input-px", "32", "--stored-px", "32", "--images", "200",
+                           "--val", "40", "--epochs", "1"], ["| `test_resnet`, 32 px | 2 |"]),
         ("scaling", ["--identities", "2000"], ["| 2,000 | splits |", "| 2,000 | train_pretrain |", "| 2,000 | all |"]),
     ],
 )  # fmt: skip
@@ -57,11 +59,24 @@ def test_one_part_of_a_document_is_replaced() -> None:
     assert replaced(found, "fisher", "x").endswith("<!-- python -m benchmarks.fisher -->\nx\n<!-- end -->\n")
 
 
+def test_broken_marks_are_refused_before_anything_is_lost() -> None:
+    with pytest.raises(ValueError, match="does not end"):
+        names_in(DOCUMENT.replace("<!-- end -->", "", 1))
+    with pytest.raises(ValueError, match="no part for nowhere"):
+        replaced(DOCUMENT, "nowhere", "x")
+    with pytest.raises(ValueError, match="holds a mark"):
+        replaced(DOCUMENT, "rmia", "a\n<!-- end -->")
+    assert names_in(DOCUMENT.replace("rmia -->", "rmia --> ")) == ["fisher"]
+
+
 def test_every_part_of_ours_is_a_script_with_a_test() -> None:
     names = [name for document in DOCUMENTS for name in names_in(document.read_text())]
     assert len(names) == len(set(names)) >= 9
     tested = {mark.args[1][i][0] for mark in test_script.pytestmark for i in range(len(mark.args[1]))}
     assert set(names) - {"demo"} <= tested  # the demo runs in tests/workflow
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "__main__", "measuring"}
+    # rates fill resources/rates.csv, rmia_calibration a figure of docs/metrics.md, meta_training needs a GPU
+    assert scripts - set(names) == {"rates", "rmia_calibration", "meta_training"}
 
 
 def test_a_script_that_fails_leaves_its_part(tmp_path: Path) -> None:

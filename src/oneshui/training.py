@@ -134,14 +134,18 @@ class Trainer:
         return {"lr": lr, "train_loss": loss, "train_measure": _measure(self.train, logits, labels)}
 
     def _step(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = self.train.augmented(rows, self.spec.crop_scale, generator)
-        with self._autocast():
-            logits = self.model(images)
-        losses = self.train.task.losses(logits.float(), labels)
+        logits = self._answer(self.train.augmented(rows, self.spec.crop_scale, generator))
+        losses = self.train.task.losses(logits, labels)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()
         self.optimiser.step()
         return losses.detach(), logits.detach()
+
+    def _answer(self, images: Tensor) -> Tensor:
+        """Return float32 logits; only the network computes in lower precision, never what makes its input."""
+        with self._autocast():
+            logits: Tensor = self.model(images)
+        return logits.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.spec.precision == "bf16" and self.train.device.type == "cuda":
@@ -150,8 +154,8 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         self.model.eval()
-        with torch.inference_mode(), self._autocast():
-            logits = torch.cat([self.model(images).float() for images, _ in self.val.batches(_EVAL_BATCH)])
+        with torch.inference_mode():
+            logits = torch.cat([self._answer(images) for images, _ in self.val.batches(_EVAL_BATCH)])
         loss = float(self.val.task.losses(logits, self.val.labels).mean())
         return {"val_loss": loss, "val_measure": _measure(self.val, logits, self.val.labels)}
 

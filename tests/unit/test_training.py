@@ -492,7 +492,7 @@ def test_the_log_says_what_the_device_was_used_for(tmp_path: Path, caplog: pytes
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("resident", [True, False])
-def test_the_host_never_waits_for_the_gpu_within_an_epoch(tmp_path: Path, resident: bool) -> None:
+def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path, resident: bool) -> None:
     cuda = torch.device("cuda")
     pixels, ids = (part.to(cuda) if resident else part for part in (TRAIN.pixels, TRAIN.image_ids))
     images = dataclasses.replace(TRAIN, pixels=pixels, image_ids=ids, labels=TRAIN.labels.to(cuda), device=cuda)
@@ -510,3 +510,20 @@ def test_the_host_never_waits_for_the_gpu_within_an_epoch(tmp_path: Path, reside
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_inputs_are_made_in_float32_whatever_the_network_computes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path / "resume", epochs=1, warmup_epochs=0)
+    monkeypatch.setattr(trainer, "_autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+    seen, answered = [], []
+
+    def watch(model: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+        seen.append(inputs[0].clone())
+        answered.append(logits.dtype)
+
+    trainer.model.register_forward_hook(watch)
+    trainer._validate()
+    assert set(answered) == {torch.bfloat16}
+    assert all(torch.equal(got, wanted) for got, (wanted, _) in zip(seen, VAL.batches(256), strict=True))

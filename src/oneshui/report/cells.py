@@ -24,10 +24,13 @@ def blocks_of(table: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]
 def ranks_of(block: pd.DataFrame, decimals: int) -> dict[str, int]:
     """Return the rank by tug of war of the methods that could run without the data.
 
-    Numbers that print alike share a rank: a table must not prefer one of two equal numbers.
+    Numbers that print alike share a rank: a table must not prefer one of two equal numbers. Where all are alike, none
+    is best.
     """
     rivals = block[~block["access_to_data"] & ~block["method"].isin(TRAINED)]
     printed = rivals["tow_mean"].dropna().map(lambda value: float(f"{value:.{decimals}f}"))
+    if len(printed) > 1 and printed.nunique() == 1:
+        return {}
     ranks = printed.rank(method="dense", ascending=False).astype(int)
     return dict(zip(rivals.loc[ranks.index, "method"], ranks, strict=True))
 

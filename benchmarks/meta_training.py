@@ -1,0 +1,65 @@
+"""MetaUnlearn's meta-training at the size of CelebA-HQ, 20 people a request: before the data is deleted.
+
+    python -m benchmarks.meta_training                              # one GPU: ViT-B/16, 18,000 images of 256 px
+    python -m benchmarks.meta_training --model resnet10t --input-px 32 --stored-px 32 --images 600 --val 100 --epochs 1
+
+Pixels and labels are random, which arithmetic does not notice; people have 5 images each, about as in CelebA-HQ (4.8).
+Hyper-parameters are those of config/config.yaml, the method is called as ``precompute_artefact`` calls it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from benchmarks.measuring import describe
+from torch import Tensor
+
+from oneshui.config import method_spec
+from oneshui.data.images import ImageSet, InputSpec
+from oneshui.devices import Cost, choose_device
+from oneshui.methods import make_method
+from oneshui.models import ModelSpec, build_model
+from oneshui.tasks import Task
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
+EACH = 5
+
+
+def images_of(n: int, stored_px: int, px: int, device: torch.device) -> ImageSet:
+    """Return random images of people with ``EACH`` images, on the device."""
+    pixels = torch.randint(0, 256, (n, 3, stored_px, stored_px), dtype=torch.uint8, device=device)
+    labels: Tensor = torch.randint(0, 2, (n, TASK.n_outputs), device=device)
+    ids = torch.arange(n)
+    return ImageSet(pixels, ids.to(device), labels, ids // EACH, InputSpec(px, 0.5, 0.5), TASK, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="vit_base_patch16_224")
+    parser.add_argument("--images", type=int, default=18_000)
+    parser.add_argument("--val", type=int, default=6_000)
+    parser.add_argument("--stored-px", type=int, default=256)
+    parser.add_argument("--input-px", type=int, default=224)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    method = make_method({**method_spec(config["methods"], "metaunlearn", "celebahq", 20), "epochs": args.epochs})
+    torch.manual_seed(0)
+    model = build_model(ModelSpec(args.model, TASK, args.input_px, 0.5, 0.5)).to(device)
+    train, val = (images_of(n, args.stored_px, args.input_px, device) for n in (args.images, args.val))
+    with Cost(device) as cost:
+        method.precompute(model, train, val, seed=0)
+    requests = args.epochs * -(-(args.images // EACH) // method.simulated_n)
+    print(f"{args.images:,} images of {args.images // EACH:,} people, {args.epochs} epochs; {describe(device)}; once\n")
+    print("| network | simulated requests | s | s a request | peak MB |\n|---|---:|---:|---:|---:|")
+    each = cost.seconds / requests
+    print(f"| `{args.model}`, {args.input_px} px | {requests} | {cost.seconds:.1f} | {each:.3f} | {cost.peak_mb:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
