@@ -12,15 +12,12 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from benchmarks.measuring import describe
+from benchmarks.measuring import TASK, describe
 from torch import Tensor, nn
 
 from oneshui.devices import Cost, choose_device
 from oneshui.methods.ssd import squared_image_gradients
 from oneshui.models import ModelSpec, build_model
-from oneshui.tasks import Task
-
-TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
 
 
 def one_by_one(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

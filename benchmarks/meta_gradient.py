@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 import torch
-from benchmarks.measuring import describe
+from benchmarks.measuring import TASK, describe
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -29,9 +29,7 @@ from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ValidationReference
 from oneshui.models import ModelSpec, build_model
-from oneshui.tasks import Task
 
-TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
 #: variant -> (jvp, cut into micro-batches)
 VARIANTS = {
     "double backward": None,

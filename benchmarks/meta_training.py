@@ -12,27 +12,16 @@ from pathlib import Path
 
 import torch
 import yaml
-from benchmarks.measuring import describe
-from torch import Tensor
+from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import method_spec
-from oneshui.data.images import ImageSet, InputSpec
+from oneshui.data.images import InputSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.methods import make_method
 from oneshui.models import ModelSpec, build_model
-from oneshui.tasks import Task
 
 ROOT = Path(__file__).resolve().parents[1]
-TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
 EACH = 5
-
-
-def images_of(n: int, stored_px: int, px: int, device: torch.device) -> ImageSet:
-    """Return random images of people with ``EACH`` images, on the device."""
-    pixels = torch.randint(0, 256, (n, 3, stored_px, stored_px), dtype=torch.uint8, device=device)
-    labels: Tensor = torch.randint(0, 2, (n, TASK.n_outputs), device=device)
-    ids = torch.arange(n)
-    return ImageSet(pixels, ids.to(device), labels, ids // EACH, InputSpec(px, 0.5, 0.5), TASK, device)
 
 
 def main() -> None:
@@ -51,7 +40,8 @@ def main() -> None:
     method = make_method({**method_spec(config["methods"], "metaunlearn", "celebahq", 20), "epochs": args.epochs})
     torch.manual_seed(0)
     model = build_model(ModelSpec(args.model, TASK, args.input_px, 0.5, 0.5)).to(device)
-    train, val = (images_of(n, args.stored_px, args.input_px, device) for n in (args.images, args.val))
+    stored, spec = (args.stored_px, args.stored_px), InputSpec(args.input_px, 0.5, 0.5)
+    train, val = (random_images(n, stored, spec, device, each=EACH) for n in (args.images, args.val))
     with Cost(device) as cost:
         method.precompute(model, train, val, seed=0)
     requests = args.epochs * -(-(args.images // EACH) // method.simulated_n)

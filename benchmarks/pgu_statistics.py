@@ -6,12 +6,11 @@ python -m benchmarks.pgu_statistics                      # ViT-B/16 at 224 px, a
 import argparse
 
 import torch
-from benchmarks.measuring import describe
+from benchmarks.measuring import TASK, describe
 
 from oneshui.devices import Cost
 from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model
-from oneshui.tasks import Task
 
 
 def main() -> None:
@@ -24,8 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
-    task = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
-    model = build_model(ModelSpec(args.model, task, args.px, 0.5, 0.5)).to(device)
+    model = build_model(ModelSpec(args.model, TASK, args.px, 0.5, 0.5)).to(device)
     images = torch.randn(args.batch_size, 3, args.px, args.px, device=device)
     with Cost(device) as cost:
         grams = input_grams(model, iter([images]))

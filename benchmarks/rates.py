@@ -29,7 +29,7 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from benchmarks.measuring import describe
+from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import TrainSpec
 from oneshui.data.images import ImageSet, InputSpec
@@ -40,11 +40,9 @@ from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
 from oneshui.planning.rates import OPTIONAL, Rate, read_rates
 from oneshui.scoring import score_images
-from oneshui.tasks import Task
 from oneshui.tensors import cut
 from oneshui.training import Trainer
 
-TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
 #: what a job does before it starts to work
 WITH_TORCH = """
 import sys
@@ -72,14 +70,6 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     start = clock(device)
     work()
     return clock(device) - start
-
-
-def random_images(n: int, stored_px: tuple[int, int], spec: TrainSpec, device: torch.device) -> ImageSet:
-    """Return random images as a job has them: decoded, on the device."""
-    pixels = torch.randint(0, 256, (n, 3, *stored_px), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, 2, (n, TASK.n_outputs), device=device)
-    input_spec = InputSpec(spec.input_px, spec.mean, spec.std)
-    return ImageSet(pixels, torch.arange(n, device=device), labels, torch.arange(n), input_spec, TASK, device)
 
 
 def one_epoch(trainer: Trainer, images: ImageSet) -> None:
@@ -188,7 +178,9 @@ def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Nam
     rates = []
     for (model, options, px, precision), dataset in networks(config, device).items():
         spec = TrainSpec.from_dict({**config["training"][dataset], "precision": precision})
-        images = random_images(args.images, tuple(config["datasets"][dataset]["stored_px"]), spec, device)
+        images = random_images(
+            args.images, tuple(config["datasets"][dataset]["stored_px"]), InputSpec(px, spec.mean, spec.std), device
+        )
         torch.manual_seed(0)
         network = build_model(ModelSpec(model, TASK, px, spec.mean, spec.std, spec.model_options)).to(device)
         trainer = Trainer(network, spec, images, images, stream=("rates",), sidecar=Path(os.devnull), fingerprint="")

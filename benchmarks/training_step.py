@@ -10,23 +10,22 @@ over rounds of the ratio of their times.
 import argparse
 import os
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmarks.measuring import describe
+from benchmarks.measuring import TASK, describe, random_images
 from torch import Tensor
 
 from oneshui.config import TrainSpec
 from oneshui.data.images import ImageSet, InputSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.models import ModelSpec, build_model
-from oneshui.tasks import Task
 from oneshui.training import Trainer
-from oneshui.utilisation import forward_flop, peak_flop_per_s, training_rate
-
-TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))
+from oneshui.utilisation import forward_flop, peak_of, training_rate
 
 
+@dataclass(frozen=True)
 class Ready(ImageSet):
     """Images whose every batch is the same one, made before."""
 
@@ -61,19 +60,15 @@ def seconds(trainer: Trainer, steps: int) -> float:
 
 def measure(model: str, px: int, device: torch.device, args: argparse.Namespace) -> str:
     """Return a row of the table."""
-    pixels = torch.randint(0, 256, (1024, 3, args.stored_px, args.stored_px), dtype=torch.uint8, device=device)
-    ids = torch.arange(len(pixels), device=device)
-    labels = torch.randint(0, 2, (len(pixels), TASK.n_outputs), device=device)
-    parts = pixels, ids, labels, ids.cpu(), InputSpec(px, 0.5, 0.5), TASK, device
-    ready = Ready(*parts)
-    object.__setattr__(ready, "batch", ready.images(torch.arange(args.batch_size)))
-    trainers = [trainer_on(images, model, args.precision, args.batch_size) for images in (ImageSet(*parts), ready)]
+    images = random_images(1024, (args.stored_px, args.stored_px), InputSpec(px, 0.5, 0.5), device)
+    ready = Ready(**vars(images), batch=images.images(torch.arange(args.batch_size)))
+    trainers = [trainer_on(each, model, args.precision, args.batch_size) for each in (images, ready)]
     for trainer in trainers:
         seconds(trainer, 2)
     rounds = [[seconds(trainer, args.steps) for trainer in trainers] for _ in range(args.rounds)]
     whole = statistics.median(both[0] for both in rounds)
     share = statistics.median(fixed / step for step, fixed in rounds)
-    peak = peak_flop_per_s(torch.cuda.get_device_name(), args.precision) if device.type == "cuda" else None
+    peak = peak_of(device, args.precision)
     rate = training_rate(args.steps * args.batch_size, whole, forward_flop(trainers[0].model, px), peak)
     return f"| `{model}`, {px} px | {rate} | {share:.3f} |"
 

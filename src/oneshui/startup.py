@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def quick_imports() -> Iterator[None]:
     """Import without collecting garbage: torch and timm make a million objects that live as long as the process.
 
-    Python would search them for garbage again and again, a sixth of the start. What is there at the end is not
+    Python would search them for garbage again and again, a quarter of the start. What is there at the end is not
     searched later either.
     """
     enabled = gc.isenabled()

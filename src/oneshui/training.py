@@ -23,7 +23,7 @@ from oneshui.metrics.measure import MEASURES, measure
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
 from oneshui.tensors import cut, load_tensors, save_tensors, upload
-from oneshui.utilisation import forward_flop, peak_flop_per_s, training_rate
+from oneshui.utilisation import forward_flop, peak_of, training_rate
 
 #: writing sidecars may take at most this share of the time
 _SIDECAR_SHARE = 0.05
@@ -78,10 +78,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
         state = self._restore() or _State(0, [], -1, {})
-        device, flop = self.train.device, forward_flop(self.model, self.train.input.px)
-        peak = (
-            peak_flop_per_s(torch.cuda.get_device_name(device), self.spec.precision) if device.type == "cuda" else None
-        )
+        flop, peak = forward_flop(self.model, self.train.input.px), peak_of(self.train.device, self.spec.precision)
         bar = tqdm(range(state.epoch, self.spec.epochs), desc=str(self.stream[0]), disable=None)
         for epoch in bar:
             started = time.monotonic()

@@ -35,6 +35,11 @@ def forward_flop(model: nn.Module, input_px: int) -> float:
     return float(counter.get_total_flops())
 
 
+def peak_of(device: torch.device, precision: str) -> float | None:
+    """Return the peak of ``device`` in FLOP/s if it is a GPU that oneshui knows."""
+    return peak_flop_per_s(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
+
+
 def peak_flop_per_s(device_name: str, precision: str) -> float | None:
     """Return the peak of a GPU that ``oneshui`` knows, or None.
 

@@ -55,3 +55,10 @@ def difference(mean: float, half_width: float, decimals: int) -> str:
     low, high = mean - half_width, mean + half_width
     interval = "" if math.isnan(half_width) else f" [{low:+z.{decimals}f}, {high:+z.{decimals}f}]"
     return f"{mean:+z.{decimals}f}{interval}"  # z: no negative zero
+
+
+def against_nothing(row: Mapping[Any, Any], decimals: int) -> str:
+    """Return tug of war minus that of the pretrained model, with its interval."""
+    if row["method"] in ("pretrain", "retrain"):
+        return "-"
+    return difference(row["tow_minus_pretrain_mean"], row["tow_minus_pretrain_ci95"], decimals)

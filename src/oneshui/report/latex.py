@@ -1,6 +1,7 @@
 """Result tables for LaTeX with booktabs."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
-from oneshui.report.cells import MISSING, blocks_of, cell, difference, ranks_of
+from oneshui.report.cells import against_nothing, blocks_of, cell, ranks_of
 from oneshui.report.style import MEASURE_NAMES, block_name
 from oneshui.report.tables import QUANTITIES
 
@@ -61,14 +62,6 @@ def _note(table: pd.DataFrame, *, published: bool) -> str:
     )
 
 
-def _against_nothing(row: Mapping[Any, Any], decimals: int) -> str:
-    if row["method"] in ("pretrain", "retrain"):
-        return "-"
-    text = difference(row["tow_minus_pretrain_mean"], row["tow_minus_pretrain_ci95"], decimals)
-    mean, space, interval = text.partition(" ")
-    return text if text == MISSING else f"${mean}$" + (f" [${interval[1:-1].replace(', ', '$, $')}$]" if space else "")
-
-
 def _published(row: Mapping[Any, Any], decimals: int) -> str:
     mean, away = float(row["published_tow"]), float(row["tow_diff_in_published_std"])
     if math.isnan(mean):
@@ -83,7 +76,7 @@ def _rows(block: pd.DataFrame, decimals: int, *, privacy: bool, published: bool)
         method = str(row["method"])
         cells = [cell(row, name, decimals, _math) for name in QUANTITIES]
         cells[-1] = _marked(cells[-1], ranks.get(method, 0))
-        cells.append(_against_nothing(row, decimals))
+        cells.append(re.sub(r"[+-][\d.]+", r"$\g<0>$", against_nothing(row, decimals)))
         if published:
             cells.append(_published(row, decimals))
         if privacy:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
-from oneshui.report.cells import MISSING, PLUS_MINUS, blocks_of, cell, difference, plain, ranks_of
+from oneshui.report.cells import MISSING, PLUS_MINUS, against_nothing, blocks_of, cell, difference, plain, ranks_of
 from oneshui.report.style import MEASURE_NAMES, block_name
 from oneshui.report.tables import FLAGS, QUANTITIES
 
@@ -64,7 +64,7 @@ def _main(block: pd.DataFrame, decimals: int) -> str:
         cells = [cell(row, name, decimals, plain) for name in QUANTITIES]
         cells[-1] = _marked(cells[-1], ranks.get(str(row["method"]), 0))
         costs = [_cost(row, "precompute"), _cost(row, "unlearn")]
-        line = [_name(row), *cells, _against_nothing(row, decimals), *costs]
+        line = [_name(row), *cells, against_nothing(row, decimals), *costs]
         if with_published:
             line.append(_or_dash(row["published_tow"], row["published_tow_std"], decimals))
         rows.append(line)
@@ -73,12 +73,6 @@ def _main(block: pd.DataFrame, decimals: int) -> str:
 
 def _marked(text: str, rank: int) -> str:
     return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
-
-
-def _against_nothing(row: Mapping[Any, Any], decimals: int) -> str:
-    if row["method"] in ("pretrain", "retrain"):
-        return "-"
-    return difference(row["tow_minus_pretrain_mean"], row["tow_minus_pretrain_ci95"], decimals)
 
 
 _ABLATION_NOTE = (
