@@ -1,36 +1,32 @@
-"""One GPU for each job where several are visible: a job leases a free one by a lock file, which ends with its process.
+"""One GPU for each job where several are visible: a job leases a free one by a lock file until its process dies.
 
 Where a scheduler gives each job GPUs of its own (Slurm, Kubernetes), the job leases among these: GPUs are told apart by
 the driver's unique names, since a job may see its only one as number 0 whichever it is.
 """
 
+import fcntl
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from oneshui.errors import ConfigError
 from oneshui.log import logger
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-#: tells a nested lease that this process holds one; a child, whose number differs, asks for its own
-_HELD = "ONESHUI_LEASE_OF"
+#: this process's number and GPU once it has one; a forked child, whose number differs, asks for its own
+_leased: tuple[int, str] | None = None
 
 
-@contextmanager
-def leased_gpu(
-    gpus: int, *, jobs_per_gpu: int = 1, folder: str | Path | None = None, poll_s: float = 0.2
-) -> Iterator[str | None]:
-    """Make one GPU visible to this process and its children, and keep others from it until the block ends.
+def lease_gpu(gpus: int, *, jobs_per_gpu: int = 1, folder: str | Path | None = None, poll_s: float = 0.2) -> str | None:
+    """Make one GPU visible to this process and its children, and keep others from it for as long as the process lives.
 
-    Waits while all are taken by processes of the same user. Must come before CUDA is first used. The locks are
-    ``flock``s: the kernel releases them when the process dies, however it dies. A lease within a lease is the same.
+    Waits while all are taken by processes of the same user. Must come before CUDA is first used. There is no giving
+    back: a process that has used a GPU holds memory there until it dies. The locks are ``flock``s, which the kernel
+    releases then, however it dies. A second call returns the same GPU.
 
     Args:
         gpus: that the job was given, 0 or 1; with 0 nothing happens.
@@ -39,92 +35,99 @@ def leased_gpu(
             GPUs must share it.
         poll_s: seconds between two looks, above 0.
 
-    Yields:
+    Returns:
         The GPU's name as in CUDA_VISIBLE_DEVICES, or None where none was asked for or none is visible.
 
     Raises:
         ConfigError: more than one GPU is asked for, ``jobs_per_gpu`` is below 1, or there can be no locks.
     """
+    global _leased
     if gpus not in (0, 1):
         raise ConfigError(f"a job computes on one GPU, but was given gpu={gpus}, allowed: 0 or 1")
     if jobs_per_gpu < 1:
         raise ConfigError(f"jobs_per_gpu is {jobs_per_gpu}, allowed: 1 or more")
-    visible = visible_gpus() if gpus else []
+    if not gpus:
+        return None
+    if _leased and _leased[0] == os.getpid():
+        return _leased[1]
+    visible = visible_gpus()
     if not visible:
-        yield None
-        return
-    if os.environ.get(_HELD) == str(os.getpid()):
-        yield os.environ[_VISIBLE]  # this process has its GPU
-        return
-    gpu, lock = _first_free(visible, jobs_per_gpu, Path(folder or _own_folder()), poll_s)
-    before = os.environ.get(_VISIBLE)
-    os.environ |= {_VISIBLE: gpu, _HELD: str(os.getpid())}
-    try:
-        yield gpu
-    finally:
-        del os.environ[_HELD]
-        if before is None:
-            del os.environ[_VISIBLE]
-        else:
-            os.environ[_VISIBLE] = before
-        lock.release()
+        return None
+    gpu = _first_free(visible, jobs_per_gpu, Path(folder or _own_folder()), poll_s)
+    os.environ[_VISIBLE] = gpu
+    _leased = os.getpid(), gpu
+    return gpu
 
 
 def visible_gpus() -> list[str]:
-    """Return the unique names of the GPUs that CUDA would show to this process, without loading CUDA.
+    """Return the names of the GPUs that CUDA would show to this process, without loading CUDA.
 
-    Numbers in CUDA_VISIBLE_DEVICES that the driver cannot name stay numbers.
+    They are the driver's unique names where it is certain which GPU a number means. CUDA counts the fastest first, the
+    driver by place on the bus: the same for GPUs of one model, or with CUDA_DEVICE_ORDER=PCI_BUS_ID. Other numbers stay
+    numbers, which CUDA understands.
     """
-    unique = _unique_names()
+    gpus = _driver_gpus()
+    unlike = len({model for _, model in gpus}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+    by_number = {str(number): str(number) if unlike else name for number, (name, _) in enumerate(gpus)}
     listed = os.environ.get(_VISIBLE)
     if listed is None:
-        return list(unique.values())
+        return list(by_number.values())
     names: list[str] = []
     for name in filter(None, map(str.strip, listed.split(","))):
         if name.startswith("-"):  # CUDA looks no further
             break
-        names.append(unique.get(name, name))
+        whole = [unique for unique, _ in gpus if unique.startswith(name)]
+        names.append(whole[0] if len(whole) == 1 else by_number.get(name, name))
     return names
 
 
-def _unique_names() -> dict[str, str]:
-    """Number -> unique name, of the GPUs that the driver shows to this process."""
+def _driver_gpus() -> list[tuple[str, str]]:
+    """Unique name and model of the GPUs that the driver shows to this process, by place on the bus."""
     try:
-        query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+        query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
         done = subprocess.run(query, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return {}
-    pairs = (line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1)
-    return {number.strip(): name.strip() for number, name in pairs}
+        return []
+    pairs = (line.partition(",") for line in done.stdout.splitlines() if "," in line)
+    return [(unique.strip(), model.strip()) for unique, _, model in pairs]
 
 
 def _own_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"oneshui-gpus-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    return Path(tempfile.gettempdir()) / f"oneshui-gpus-{os.getuid()}"
 
 
-def _first_free(gpus: Sequence[str], jobs_per_gpu: int, folder: Path, poll_s: float) -> tuple[str, FileLock]:
+def _first_free(gpus: Sequence[str], jobs_per_gpu: int, folder: Path, poll_s: float) -> str:
     """Wait for a place: the first on every GPU before the second on any."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"no locks can be kept in {folder} ({error}). Set TMPDIR to a folder of yours.") from error
     told = False
     while True:
         for place in range(jobs_per_gpu):
             for gpu in gpus:
-                name = sha256(gpu.encode()).hexdigest()[:16]
-                lock = FileLock(folder / f"{name}.{place}.lock", timeout=0)
-                try:
-                    lock.acquire()
-                except Timeout:
-                    continue
-                except OSError as error:
-                    raise ConfigError(f"no lock can be had in {folder} ({error}). Set TMPDIR to your own.") from error
-                logger.info("on GPU %s, place %d of %d", gpu, place + 1, jobs_per_gpu)
-                return gpu, lock
+                if _lock(folder / f"{sha256(gpu.encode()).hexdigest()[:16]}.{place}.lock"):
+                    logger.info("on GPU %s, place %d of %d", gpu, place + 1, jobs_per_gpu)
+                    return gpu
         if not told:
             logger.info(
                 "all %d places on %d GPUs are taken (locks in %s); waiting", jobs_per_gpu * len(gpus), len(gpus), folder
             )
             told = True
         time.sleep(poll_s)
+
+
+def _lock(path: Path) -> bool:
+    """Lock a file until this process dies, or say that another has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"no lock can be kept in {path.parent} ({error}). Set TMPDIR to a folder of yours."
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    except OSError as error:
+        os.close(file)
+        raise ConfigError(f"no lock can be kept in {path.parent} ({error}). Set TMPDIR to a local folder.") from error
+    return True

@@ -1,6 +1,6 @@
 from typing import TYPE_CHECKING
 
-from oneshui.leases import leased_gpu
+from oneshui.leases import lease_gpu
 from oneshui.log import log_to
 from oneshui.startup import quick_imports
 
@@ -11,7 +11,8 @@ with quick_imports():
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with log_to(snakemake.log[0]), leased_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"]):
+with log_to(snakemake.log[0]):
+    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
     try_hyperparameters(
         snakemake.input.model,
         snakemake.input.index,

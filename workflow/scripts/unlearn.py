@@ -1,14 +1,15 @@
 from typing import TYPE_CHECKING
 
 from oneshui.config import training_data_paths
-from oneshui.leases import leased_gpu
+from oneshui.leases import lease_gpu
 from oneshui.log import log_to
 from oneshui.stages.unlearn import unlearn
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-with log_to(snakemake.log[0]), leased_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"]):
+with log_to(snakemake.log[0]):
+    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
     unlearn(
         snakemake.input.model,
         snakemake.input.request,

@@ -13,7 +13,7 @@ from oneshui.config import method_spec, training_data_paths
 from oneshui.data.pack import decode
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import read_header, stored_px_of
-from oneshui.leases import leased_gpu
+from oneshui.leases import lease_gpu
 from oneshui.methods import needs_of
 from oneshui.schemas import REQUEST, write_table
 from oneshui.stages.unlearn import unlearn
@@ -72,10 +72,8 @@ def forget(
     })  # fmt: skip
     origin = str(header.get("origin", header.get("role")))  # of an unlearned, of a trained model
     wanted = gpus if config.get("device") != "cpu" else 0
-    with (
-        tempfile.TemporaryDirectory(prefix="oneshui-") as folder,
-        leased_gpu(wanted, jobs_per_gpu=config.get("jobs_per_gpu", 1)) as gpu,
-    ):
+    gpu = lease_gpu(wanted, jobs_per_gpu=config.get("jobs_per_gpu", 1))
+    with tempfile.TemporaryDirectory(prefix="oneshui-") as folder:
         path = Path(folder) / "request.parquet"
         write_table(
             path, request, REQUEST, {"task": task["kind"], "classes": list(task["classes"]), "dataset": dataset}
