@@ -122,12 +122,14 @@ def test_a_lease_is_for_the_life_of_the_process(tmp_path: Path, monkeypatch: pyt
 def test_a_lease_outlives_the_end_of_the_script(tmp_path: Path) -> None:
     """Python takes its modules apart before the process ends and CUDA gives its memory back."""
     late = """
-import os
+apart = {}  # from the script, which would otherwise live as long
+exec('''import os
 class Late:
     def __del__(self, write=os.write, read=os.read):
-        write(1, b"late\\n")
+        write(1, b"late\\\\n")
         read(0, 1)
-sys.late = Late()  # one of the last things to go
+''', apart)
+sys.late = apart["Late"]()  # one of the last things to go
 """
     with job(tmp_path, "a", script=HOLD + late) as ending:
         assert said(ending) == "a"
