@@ -189,9 +189,9 @@ class DataUnlearningMethod(Protocol):
 
 def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
     """Return ||after - before|| / ||before|| over all the tensors together."""
-    step = sum(float((after[name].double() - tensor.double()).square().sum()) for name, tensor in before.items())
-    size = sum(float(tensor.double().square().sum()) for tensor in before.values())
-    return (step / size) ** 0.5 if size else float("nan")
+    step = torch.stack([(after[name].double() - tensor.double()).square().sum() for name, tensor in before.items()])
+    size = torch.stack([tensor.double().square().sum() for tensor in before.values()])
+    return float((step.sum() / size.sum()).sqrt())
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:

@@ -55,10 +55,10 @@ class JiT:
             noise = (torch.randn(images.shape, generator=generator).to(images.device) for _ in copies)
             slopes.append(self.step(result, images, noise))
         step = relative_change(parameters_of(model), parameters_of(result))
-        return Unlearned(result, {"relative_step": step, "slope": sum(slopes) / len(slopes)})
+        return Unlearned(result, {"relative_step": step, "slope": float(torch.stack(slopes).mean())})
 
-    def step(self, model: nn.Module, images: Tensor, noise: Iterable[Tensor]) -> float:
-        """Take one step in place and return the loss before it.
+    def step(self, model: nn.Module, images: Tensor, noise: Iterable[Tensor]) -> Tensor:
+        """Take one step in place and return the loss before it, a scalar.
 
         Args:
             model: in evaluation mode.
@@ -67,7 +67,7 @@ class JiT:
         """
         answer = model(images)
         low, high = images.min(), images.max()
-        loss = answer.new_zeros(())
+        loss: Tensor = answer.new_zeros(())
         for e in noise:
             noisy = (images + self.noise_std * e).clamp(low, high)
             with torch.no_grad():
@@ -80,4 +80,4 @@ class JiT:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     parameter.sub_(gradient, alpha=self.lr)
-        return float(loss.detach())
+        return loss.detach()

@@ -49,16 +49,16 @@ class InnerStep:
     Attributes:
         theta: unlearned parameters.
         cotangents: per micro-batch the gradient of mean h with respect to (features, logits), with a graph to phi.
-        mean_h: mean of h over the support set.
+        mean_h: mean of h over the support set, a scalar on the device, like the next two.
         gradient_norm: ||J^T g||.
         relative_step: ||theta_u - theta|| / ||theta||.
     """
 
     theta: dict[str, Tensor]
     cotangents: list[tuple[Tensor, Tensor]]
-    mean_h: float
-    gradient_norm: float
-    relative_step: float
+    mean_h: Tensor
+    gradient_norm: Tensor
+    relative_step: Tensor
 
 
 @dataclass(frozen=True)
@@ -228,14 +228,15 @@ class MetaUnlearn:
         """Simulate one request and update phi once; a request whose outer loss is not finite is skipped."""
         step = self.inner_step(backbone, meta_loss, support)
         result = outer(step.theta)
-        finite = math.isfinite(result.value) and math.isfinite(step.relative_step)
+        mean_h, norm, relative_step = torch.stack([step.mean_h, step.gradient_norm, step.relative_step]).tolist()
+        finite = math.isfinite(result.value) and math.isfinite(relative_step)
         if finite:
             optimiser.zero_grad(set_to_none=True)
             self.accumulate_meta_gradient(backbone, support, step, result.gradient)
             optimiser.step()
         return {
-            "outer_loss": result.value, "mean_h": step.mean_h, "gradient_norm": step.gradient_norm,
-            "relative_step": step.relative_step, "finite": float(finite), **result.notes,
+            "outer_loss": result.value, "mean_h": mean_h, "gradient_norm": norm, "relative_step": relative_step,
+            "finite": float(finite), **result.notes,
         }  # fmt: skip
 
     # --- the unlearning step and its exact gradient ------------------------------------------------------------------
@@ -247,7 +248,7 @@ class MetaUnlearn:
             raise ConfigError(f"metaunlearn: frozen names no parameter of this model: {', '.join(unknown)}")
         theta = {name: value.clone().requires_grad_() for name, value in backbone.theta.items()}
         direction = {name: torch.zeros_like(value) for name, value in backbone.theta.items()}
-        cotangents, total_h = [], 0.0
+        cotangents, mean_h = [], torch.zeros((), dtype=torch.float64, device=support.images.device)
         for part in support.chunks(self.micro_batch):
             outputs = backbone(theta, part.images)
             leaves = [output.detach().requires_grad_() for output in outputs]
@@ -261,13 +262,13 @@ class MetaUnlearn:
             for total, gradient in zip(direction.values(), gradients, strict=True):
                 total += gradient
             cotangents.append((g_features, g_logits))
-            total_h += float(h.detach())
+            mean_h += h.detach()
         for name in direction:
             if name.removeprefix("model.") in self.frozen:
                 direction[name].zero_()
         moved = {name: value - self.inner_lr * direction[name] for name, value in backbone.theta.items()}
         norm, size = _norm(direction), _norm(backbone.theta)
-        return InnerStep(moved, cotangents, total_h, norm, self.inner_lr * norm / size)
+        return InnerStep(moved, cotangents, mean_h, norm, self.inner_lr * norm / size)
 
     def accumulate_meta_gradient(
         self, backbone: Backbone, support: SupportBatch, step: InnerStep, outer_gradient: dict[str, Tensor]
@@ -312,12 +313,12 @@ class MetaUnlearn:
         with torch.no_grad():
             for name, parameter in result.named_parameters():
                 parameter.copy_(moved[name])
-        trained = artefact.metadata.get("health", {})
+        trained, relative_step = artefact.metadata.get("health", {}), float(step.relative_step)
         health: dict[str, float | bool] = {
-            "mean_h": step.mean_h,
-            "relative_step": step.relative_step,
-            "saturated": step.relative_step < _SATURATED_STEP,
-            "blown_up": bool(trained.get("blown_up", False)) or not math.isfinite(step.relative_step),
+            "mean_h": float(step.mean_h),
+            "relative_step": relative_step,
+            "saturated": relative_step < _SATURATED_STEP,
+            "blown_up": bool(trained.get("blown_up", False)) or not math.isfinite(relative_step),
             "unknown_identities": float((rows < 0).sum()),
         }
         if health["saturated"]:
@@ -346,19 +347,16 @@ class MetaUnlearn:
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Central difference along ``tangent``, with a step that balances rounding against curvature in float32."""
-    size, length = _norm(backbone.theta), _norm(tangent)
-    if length == 0:
-        features, logits = backbone(backbone.theta, images[:1])
-        return torch.zeros_like(features), torch.zeros_like(logits)
-    epsilon = 1e-3 * size / length
+    length = _norm(tangent).clamp(min=1e-30)  # a tangent of zeros moves nothing, whatever epsilon is
+    epsilon = 1e-3 * _norm(backbone.theta) / length
     with torch.no_grad():
         ahead = backbone({n: value + epsilon * tangent[n] for n, value in backbone.theta.items()}, images)
         behind = backbone({n: value - epsilon * tangent[n] for n, value in backbone.theta.items()}, images)
     return (ahead[0] - behind[0]) / (2 * epsilon), (ahead[1] - behind[1]) / (2 * epsilon)
 
 
-def _norm(tensors: dict[str, Tensor]) -> float:
-    return float(torch.nn.utils.get_total_norm(list(tensors.values())))
+def _norm(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.nn.utils.get_total_norm(list(tensors.values()))
 
 
 def _n_features(backbone: Backbone, images: ImageSet) -> int:

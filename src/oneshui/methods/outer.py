@@ -54,6 +54,16 @@ class OuterSettings(Protocol):
     def val_gradient(self) -> bool: ...
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What a network says of images, on the device; the loss is the mean, the gradient is of that."""
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+    gradient: dict[str, Tensor]
+
+
 class Eq6:
     """The outer objective A of one simulated request and its gradient (equations 5 and 6).
 
@@ -84,31 +94,34 @@ class Eq6:
     def _pair(self, leaves: dict[str, Tensor], forget: ImageSet, val: ImageSet, gradient: dict[str, Tensor],
               share: float) -> tuple[float, dict[str, float]]:  # fmt: skip
         """Return A of one pair, and add its share of the gradient."""
-        forget_loss, forget_measure, forget_gradient = self._loss(leaves, forget, with_gradient=True)
         through_val = self.method.val_gradient and self.method.terms != "second"
-        val_loss, val_measure, val_gradient = self._loss(leaves, val, with_gradient=through_val)
+        forgotten, unseen = self._ask(leaves, forget, with_gradient=True), self._ask(leaves, val, through_val)
+        # the one place where the host waits for a GPU
+        forget_loss, val_loss = torch.stack([forgotten.loss, unseen.loss]).tolist()
+        forget_measure, val_measure = (
+            measure_logits(images.task, of.logits, of.labels) for images, of in ((forget, forgotten), (val, unseen))
+        )
         losses = torch.tensor([forget_loss, val_loss], dtype=torch.float64, requires_grad=True)
         weights = [1 - forget_measure, 1 - val_measure, 1 - self.reference.measure]
         if not self.method.accuracy_weight:
             weights = [1.0, 1.0, 1.0]
         original = torch.tensor(weights[2] * self.reference.loss, dtype=torch.float64)
-        forgotten, unseen = weights[0] * losses[0], weights[1] * losses[1]
+        on_forget, on_val = weights[0] * losses[0], weights[1] * losses[1]
         distance = DISTANCES[self.method.distance]
-        terms = {"first": distance(forgotten, unseen), "second": distance(forgotten, original)}
+        terms = {"first": distance(on_forget, on_val), "second": distance(on_forget, original)}
         total = terms["first"] + terms["second"] if self.method.terms == "both" else terms[self.method.terms]
         by_forget, by_val = torch.autograd.grad(total, losses)[0].tolist()
         for name in gradient:
-            gradient[name].add_(forget_gradient[name], alpha=share * by_forget)
+            gradient[name].add_(forgotten.gradient[name], alpha=share * by_forget)
             if through_val:
-                gradient[name].add_(val_gradient[name], alpha=share * by_val)
+                gradient[name].add_(unseen.gradient[name], alpha=share * by_val)
         notes = {"forget_loss": forget_loss, "val_loss": val_loss, "val_measure": val_measure}
         return float(total.detach()), notes
 
-    def _loss(self, leaves: dict[str, Tensor], images: ImageSet, *, with_gradient: bool
-              ) -> tuple[float, float, dict[str, Tensor]]:  # fmt: skip
-        """Return mean loss, measure and, if asked for, the gradient of the mean loss, in micro-batches."""
+    def _ask(self, leaves: dict[str, Tensor], images: ImageSet, with_gradient: bool) -> _Answers:
+        """Show ``images`` in micro-batches; without ``with_gradient`` the gradient is empty."""
         gradient = {name: torch.zeros_like(value) for name, value in leaves.items()} if with_gradient else {}
-        total, logits_of, labels_of = 0.0, [], []
+        total, logits_of, labels_of = _zeros((), images.device), [], []
         for batch, labels in images.batches(self.method.micro_batch):
             with nullcontext() if with_gradient else torch.no_grad():
                 _, logits = self.backbone(leaves, batch)
@@ -116,10 +129,10 @@ class Eq6:
             if with_gradient:
                 for name, part in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
                     gradient[name] += part
-            total += float(loss.detach())
+            total += loss.detach()
             logits_of.append(logits.detach())
             labels_of.append(labels)
-        return total, measure_logits(images.task, torch.cat(logits_of), torch.cat(labels_of)), gradient
+        return _Answers(total, torch.cat(logits_of), torch.cat(labels_of), gradient)
 
 
 class ScrubOuter:
@@ -142,7 +155,7 @@ class ScrubOuter:
         """Return A and dA/dtheta at the unlearned parameters ``theta``."""
         leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
         gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
-        notes, n = {"forget_kl": 0.0, "retain_kl": 0.0, "retain_loss": 0.0}, len(self.forget)
+        total, n = _zeros((3,), self.forget.device), len(self.forget)
         square = self.temperature**2
         for rows in torch.arange(n).split(self.method.batch_size):
             share = len(rows) / n
@@ -150,15 +163,15 @@ class ScrubOuter:
             forget, retain = self.forget.subset(rows), self.retain.subset(torch.from_numpy(chosen))
             away, _ = self._add(leaves, forget, gradient, share, -square, 0.0)
             kept, loss = self._add(leaves, retain, gradient, share, self.alpha * square, self.gamma)
-            found = {"forget_kl": away, "retain_kl": kept, "retain_loss": loss}
-            notes = {key: notes[key] + share * found[key] for key in notes}
+            total += share * torch.stack([away, kept, loss])
+        notes = dict(zip(("forget_kl", "retain_kl", "retain_loss"), total.tolist(), strict=True))
         value = square * (self.alpha * notes["retain_kl"] - notes["forget_kl"]) + self.gamma * notes["retain_loss"]
         return Outer(value, gradient, notes)
 
     def _add(self, leaves: dict[str, Tensor], images: ImageSet, gradient: dict[str, Tensor], share: float,
-             kl_weight: float, loss_weight: float) -> tuple[float, float]:  # fmt: skip
+             kl_weight: float, loss_weight: float) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return mean KL and task loss of ``images``, and add ``share`` of their weighted gradient."""
-        total_kl = total_loss = 0.0
+        total_kl, total_loss = _zeros((), images.device), _zeros((), images.device)
         for batch, labels in images.batches(self.method.micro_batch):
             with torch.no_grad():
                 _, teacher = self.backbone(self.backbone.theta, batch)
@@ -168,8 +181,13 @@ class ScrubOuter:
             total = (kl_weight * kl + loss_weight * loss) * (share / len(images))
             for name, part in zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True):
                 gradient[name] += part
-            total_kl, total_loss = total_kl + float(kl.detach()), total_loss + float(loss.detach())
+            total_kl, total_loss = total_kl + kl.detach(), total_loss + loss.detach()
         return total_kl / len(images), total_loss / len(images)
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Sums of float32 losses on the device, where adding to them makes nobody wait."""
+    return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
 def validation_reference(model: nn.Module, val: ImageSet, micro_batch: int) -> ValidationReference:
