@@ -47,6 +47,7 @@ def test_grid_on_a_cluster_survives_kills(slurm: Slurm, tmp_path: Path, request:
     kill(training_on(wait_for(models / "n3/seed0/retrain.safetensors.resume", first)))
     within(60, lambda: [job for job in slurm.jobs() if job["JobState"] == "FAILED"], "no job failed")
     wait_for(models / "n3/seed0/retrain.safetensors", first)  # tried again by itself
+    the_second_attempt_asked_for_twice_as_much(slurm.jobs(), "train_retrain")
     assert "resuming after epoch" in (tmp_path / "results/logs/train_retrain/toy/n3/seed0.log").read_text()
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -63,6 +64,17 @@ def test_grid_on_a_cluster_survives_kills(slurm: Slurm, tmp_path: Path, request:
     assert table["tow_mean"].iloc[2:].between(0, 100).all() and table["forget_mean"].between(0, 100).all()
     every_job_ran_on_the_cluster(slurm.jobs(), tmp_path / "results/logs")
     no_more_gpu_jobs_than_gpus(slurm.jobs())
+
+
+def the_second_attempt_asked_for_twice_as_much(jobs: list[Mapping[str, str]], rule: str) -> None:
+    asked = sorted(
+        (int(job["JobId"]), job["JobState"], job["MinMemoryNode"], job["TimeLimit"])
+        for job in jobs
+        if rule in job["Comment"] and job["StartTime"] != "Unknown"
+    )
+    failed = next(entry for entry in asked if entry[1] == "FAILED")
+    assert failed[2:] == ("16000M", "1-00:00:00")
+    assert ("32000M", "2-00:00:00") in [entry[2:] for entry in asked if entry > failed], asked
 
 
 def every_job_ran_on_the_cluster(jobs: list[Mapping[str, str]], logs: Path) -> None:
@@ -93,7 +105,8 @@ def command(folder: Path) -> list[str]:
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
         "--workflow-profile", str(ROOT / "profiles/slurm"), "--configfile", str(folder / "config.yaml"),
         # this cluster has one partition, no accounting daemon, and answers at once
-        "--default-resources", "slurm_partition=main", "mem_mb=500", "runtime=10",
+        "--default-resources", "slurm_partition=main", "mem_mb=500 * attempt",
+        "runtime=10 * attempt",
         "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10",
     ]  # fmt: skip
 
