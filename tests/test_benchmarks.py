@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow
         ("fixed_costs", ["--rounds", "1", "--large", "0"], ["a job's start: metrics", "dry run of the paper's grid"]),
         ("training_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
          ["| `test_resnet`, 32 px | ", "images/s"]),
+        ("compiled_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
+         ["| `test_resnet`, 32 px | "]),
         ("meta_training", ["--model", "test_resnet", "--input-px", "32", "--stored-px", "32", "--images", "200",
                            "--val", "40", "--epochs", "1"], ["| `test_resnet`, 32 px | 2 |"]),
         ("scaling", ["--identities", "2000"], ["| 2,000 | splits |", "| 2,000 | train_pretrain |", "| 2,000 | all |"]),
