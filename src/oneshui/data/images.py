@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneshui.errors import DataError
+from oneshui.log import logger
 from oneshui.tasks import Task
 from oneshui.tensors import upload
 
@@ -40,6 +41,7 @@ def open_pixels(path: str | Path, device: torch.device) -> Tensor:
         free, _ = torch.cuda.mem_get_info(device)
         if array.nbytes <= _DEVICE_SHARE * free:
             return pixels.to(device)
+        logger.info("%s (%.1f GB) stays on disk: the GPU has %.1f GB free", path, array.nbytes / 1e9, free / 1e9)
     return pixels
 
 

@@ -1,5 +1,6 @@
 """Images as a model's input: the same crops and the same numbers as torchvision's transforms, in batches."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -212,6 +213,16 @@ def test_pixels_are_read_without_warning(tmp_path: Path) -> None:
     assert torch.equal(pixels, PIXELS)
     pixels[0] = 0  # copy on write
     assert np.array_equal(np.load(tmp_path / "images.npy"), array)
+
+
+def test_what_does_not_fit_on_the_gpu_stays_on_disk_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "images.npy", PIXELS.numpy())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (PIXELS.numel(), 2 * PIXELS.numel()))
+    caplog.set_level(logging.INFO, logger="oneshui")
+    assert open_pixels(tmp_path / "images.npy", torch.device("cuda")).device == CPU
+    assert "stays on disk" in caplog.text
 
 
 @pytest.mark.parametrize(
