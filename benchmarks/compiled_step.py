@@ -54,7 +54,7 @@ def measure(model: str, px: int, device: torch.device, args: argparse.Namespace)
     rounds = [(seconds(plain, args.steps), seconds(compiled, args.steps)) for _ in range(args.rounds)]
     eager, fast = (statistics.median(each) for each in zip(*rounds, strict=True))
     ratio = statistics.median(before / after for before, after in rounds)
-    pays = f"{math.ceil(compiling / (eager - fast)):,}" if fast < eager else "never"
+    pays = f"{math.ceil(compiling / (eager * (1 - 1 / ratio))):,}" if ratio > 1 else "never"
     return f"| `{model}`, {px} px | {1e3 * eager:.1f} | {1e3 * fast:.1f} | {ratio:.2f} | {compiling:.1f} | {pays} |"
 
 
