@@ -32,7 +32,7 @@ import yaml
 from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import TrainSpec
-from oneshui.data.images import ImageSet, InputSpec
+from oneshui.data.images import ImageSet
 from oneshui.devices import choose_device
 from oneshui.files import write_text
 from oneshui.methods import make_method
@@ -178,11 +178,12 @@ def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Nam
     rates = []
     for (model, options, px, precision), dataset in networks(config, device).items():
         spec = TrainSpec.from_dict({**config["training"][dataset], "precision": precision})
+        model_spec = ModelSpec.of_training(replace(spec, input_px=px), TASK)
         images = random_images(
-            args.images, tuple(config["datasets"][dataset]["stored_px"]), InputSpec(px, spec.mean, spec.std), device
+            args.images, tuple(config["datasets"][dataset]["stored_px"]), input_of(model_spec), device
         )
         torch.manual_seed(0)
-        network = build_model(ModelSpec(model, TASK, px, spec.mean, spec.std, spec.model_options)).to(device)
+        network = build_model(model_spec).to(device)
         trainer = Trainer(network, spec, images, images, stream=("rates",), sidecar=Path(os.devnull), fingerprint="")
         others = methods if precision == "fp32" else {}
         found = measure(trainer, images, others, min(args.few, args.images), args.rounds)

@@ -5,7 +5,7 @@ Only the standard library is imported with it, because the workflow reads it at 
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,6 +14,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from oneshui.errors import ConfigError
 
 T = TypeVar("T")
+
+#: a value for each of the three colour channels
+Channels = tuple[float, ...]
 
 #: rows of tables that are trained, not unlearned; the ceiling is a second retrained model from another initialisation
 TRAINED = ("pretrain", "retrain", "ceiling")
@@ -76,6 +79,18 @@ def _words(kind: Any) -> str:
     return names.get(kind, str(kind))
 
 
+def per_channel(value: float | Sequence[float]) -> Channels:
+    """Return one value for each of red, green and blue; a number stands for all three.
+
+    Raises:
+        ConfigError: there are not three.
+    """
+    values = (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
+    if len(values) != 3:
+        raise ConfigError(f"{list(values)} must be a number, or one for each of red, green and blue")
+    return values
+
+
 _OPTIMISERS = ("sgd", "adamw")
 _PRECISIONS = ("bf16", "fp32")
 
@@ -115,17 +130,19 @@ class SplitSpec:
         return from_mapping(cls, raw, "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """How models of a dataset are trained (paper, appendix A).
 
     Attributes:
-        model: timm name, with the tag of its weights where ``init_weights`` is timm.
+        model: timm name, with the tag of its weights where ``init_weights`` is not random.
         model_options: further keyword arguments of timm's ``create_model``.
-        init_weights: ``random``, ``timm`` (fetched by tag), or the path of a local safetensors file.
+        init_weights: ``random``, ``timm`` (by the tag: ``oneshui.weights.find_weights``), or the path of a local
+            safetensors file.
         input_px: side of the network's input, px, >= 8.
-        mean: of channel values in [0, 1].
-        std: of channel values, > 0.
+        mean: of channel values in [0, 1]: a number, or one for each of red, green and blue; None is what the tag's
+            weights were trained with, and must be given where they are random.
+        std: likewise, > 0.
         epochs: passes over the training set, >= 1.
         warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
         batch_size: >= 1.
@@ -142,8 +159,8 @@ class TrainSpec:
     model_options: dict[str, Any]
     init_weights: str
     input_px: int
-    mean: float
-    std: float
+    mean: float | tuple[float, float, float] | None = None
+    std: float | tuple[float, float, float] | None = None
     epochs: int
     warmup_epochs: int
     batch_size: int
@@ -157,14 +174,17 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
+        given = self.mean is not None and self.std is not None
         checks = {
+            "mean and std given where init_weights is random": self.init_weights != "random" or given,
+            "mean in [0, 1]": self.mean is None or all(0 <= value <= 1 for value in per_channel(self.mean)),
             "epochs >= 1": self.epochs >= 1,
             "warmup_epochs in [0, epochs]": 0 <= self.warmup_epochs <= self.epochs,
             "batch_size >= 1": self.batch_size >= 1,
             "lr > 0": self.lr > 0,
             "momentum in [0, 1)": 0 <= self.momentum < 1,
             "weight_decay >= 0": self.weight_decay >= 0,
-            "std > 0": self.std > 0,
+            "std > 0": self.std is None or min(per_channel(self.std)) > 0,
             "input_px >= 8": self.input_px >= 8,
             "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
             f"optimiser in {_OPTIMISERS}": self.optimiser in _OPTIMISERS,

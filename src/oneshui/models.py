@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
+from oneshui.config import Channels, TrainSpec, per_channel
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.tasks import Task
 from oneshui.tensors import load_tensors, save_tensors
+from oneshui.weights import input_of_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ModelSpec:
         architecture: timm model name; a pretrained tag after the dot is kept for the record.
         task: what the logits mean.
         input_px: side of the square input, px.
-        mean: subtracted from channel values in [0, 1], the same for the three channels.
+        mean: subtracted from the values in [0, 1] of each channel; a number stands for all three.
         std: divisor after that, > 0.
         options: further keyword arguments of ``timm.create_model`` (e.g. ``patch_size``).
     """
@@ -33,9 +33,22 @@ class ModelSpec:
     architecture: str
     task: Task
     input_px: int
-    mean: float
-    std: float
+    mean: Channels
+    std: Channels
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", per_channel(self.mean))
+        object.__setattr__(self, "std", per_channel(self.std))
+
+    @classmethod
+    def of_training(cls, spec: TrainSpec, task: Task) -> "ModelSpec":
+        """Return the model that ``spec`` trains; its input is the initial weights' own unless ``spec`` says otherwise."""
+        mean, std = spec.mean, spec.std
+        if mean is None or std is None:
+            own_mean, own_std = input_of_weights(spec.model)
+            mean, std = own_mean if mean is None else mean, own_std if std is None else std
+        return cls(spec.model, task, spec.input_px, per_channel(mean), per_channel(std), spec.model_options)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "ModelSpec":
@@ -51,17 +64,19 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
 
     Args:
         spec: the model to build.
-        weights: a local safetensors file with initial (ImageNet) weights in timm's names; a classifier of another
-            size is dropped, and position embeddings are resized, as timm does.
+        weights: a local safetensors file with initial (ImageNet) weights in timm's names. Its classifier is dropped,
+            also one of the same size: its classes are others. Position embeddings are resized, as timm does.
 
     Raises:
         ConfigError: timm has no such model, or ``weights`` do not fit it.
     """
     name = spec.architecture.split(".")[0] if weights is None else spec.architecture
     options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
+    given = {} if weights is None else read_weights(weights)
     if weights is not None:
-        given = _names_in(weights)
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+        # timm keeps a classifier whose size its configuration says to be the wanted one; none has -1
+        source = {"state_dict": given, "num_classes": -1, "custom_load": False}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": source}
     try:
         model = _create(name, options, spec.input_px)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -69,15 +84,22 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
     if weights is not None:
-        head = model.get_classifier()  # type: ignore[operator]  # every timm model has it
-        classifier = {f"{name}." for name, module in model.named_modules() if module is head}
-        lost = {n for n in model.state_dict().keys() - given if not n.startswith(tuple(classifier))}
-        if lost:  # timm takes what fits and is silent about the rest
-            raise ConfigError(
-                f"{weights} lacks {len(lost)} tensors of {spec.architecture!r}, e.g. {min(lost)}. Are they the weights "
-                "of this model?"
-            )
+        model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item]  # let go of them
+        _check_taken(model, given, weights, spec.architecture)
     return model.eval().to(memory_format=torch.channels_last)  # convolutions are a quarter faster, also on the CPU
+
+
+def _check_taken(model: nn.Module, given: dict[str, Tensor], weights: Path, architecture: str) -> None:
+    """Refuse weights that lack more than a classifier: timm takes what fits and is silent about the rest."""
+    heads = model.get_classifier()  # type: ignore[operator]  # every timm model has it
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    classifiers = {f"{name}." for name, module in model.named_modules() if any(module is head for head in heads)}
+    lost = {name for name in model.state_dict().keys() - given.keys() if not name.startswith(tuple(classifiers))}
+    if lost:
+        raise ConfigError(
+            f"{weights} lacks {len(lost)} tensors of {architecture!r}, e.g. {min(lost)}. Are they the weights of this "
+            "model?"
+        )
 
 
 def _create(name: str, options: dict[str, Any], input_px: int) -> nn.Module:
@@ -96,7 +118,7 @@ def check_model(model: nn.Module, spec: ModelSpec, device: torch.device) -> None
     """Refuse, before hours of training, a network that cannot serve as a backbone here.
 
     Raises:
-        ConfigError: features and logits cannot be read off it, or its classifier is not one linear layer on them.
+        ConfigError: one vector of features an image, and the logits, cannot be read off it.
     """
     image = torch.linspace(-1, 1, 3 * spec.input_px**2, device=device).reshape(1, 3, spec.input_px, spec.input_px)
     training = model.training
@@ -105,36 +127,29 @@ def check_model(model: nn.Module, spec: ModelSpec, device: torch.device) -> None
             expected, (features, logits) = model.eval()(image), features_and_logits(model, image)
         fits = features.ndim == 2 and logits.shape == (1, spec.task.n_outputs)
         fits = fits and torch.allclose(expected, logits, rtol=1e-3, atol=1e-4)
-    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ConfigError(f"{spec.architecture} does not work at {spec.input_px} px as a backbone ({error})") from error
     finally:
         model.train(training)
     if not fits:
         raise ConfigError(
-            f"{spec.architecture}: its logits are not one linear layer on pooled features, which methods read. "
-            "Choose another timm model, e.g. a vit_, resnet or convnext."
+            f"{spec.architecture} has no vector of features before its classifier, which methods read. Choose another "
+            "timm model; docs/networks.md lists some."
         )
-
-
-def _names_in(weights: Path) -> set[str]:
-    """Return the names of the tensors in a safetensors file; timm would read any other file as a pickle."""
-    try:
-        if weights.suffix != ".safetensors":
-            raise OSError("its name does not end in .safetensors")
-        with safetensors.safe_open(weights, framework="pt") as file:
-            return set(file.keys())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"the initial weights {weights} are not a readable safetensors file ({error}).") from error
 
 
 def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pooled pre-logits features (B, D) and the logits (B, C) of ``images`` (B, 3, H, W).
 
-    For a ViT the features are the class token after the final norm (what the paper feeds to its meta-loss).
+    For a ViT the features are the class token after the final norm (what the paper feeds to its meta-loss); for a
+    distilled one, with two tokens and two classifiers, the mean of both tokens.
     """
     tokens = model.forward_features(images)  # type: ignore[operator]  # timm models all have these three
     features: Tensor = model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-    logits: Tensor = model.get_classifier()(features)  # type: ignore[operator]
+    classifier = model.get_classifier()  # type: ignore[operator]
+    one = isinstance(classifier, nn.Linear)
+    # other classifiers are two, or want another shape: ask the head once more
+    logits: Tensor = classifier(features) if one else model.forward_head(tokens)  # type: ignore[operator]
     return features, logits
 
 

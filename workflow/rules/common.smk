@@ -20,6 +20,7 @@ from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.methods import METHODS
 from oneshui.paths import model_file
+from oneshui.planning.networks import refuse_networks
 from oneshui.schemas import INDEX, read_meta, read_table
 
 validate(config, "../schemas/config.schema.yaml")
@@ -28,6 +29,13 @@ check_methods(
     config,
     os.path.join(workflow.basedir, "workflow/schemas/methods"),
     METHODS.__contains__,
+)
+
+# files that come with oneshui, wherever --directory puts the results
+RESOURCES = os.path.join(workflow.basedir, "resources")
+
+refuse_networks(
+    config, os.path.join(RESOURCES, "networks.csv"), ".snakemake/oneshui/networks"
 )
 
 # GPUs that a GPU rule asks for, and CPU threads beside them. Without a GPU one thread a job fills the cores best,
@@ -45,11 +53,8 @@ REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
 # everything that can change a result; for steps that look at the whole configuration
 SETTINGS = spec_hash(
-    {k: v for k, v in config.items() if k not in ("data_root", "jobs_per_gpu")}
+    {k: v for k, v in config.items() if k not in ("data_root", "weights_root", "jobs_per_gpu")}
 )
-
-# files that come with oneshui, wherever --directory puts the results
-RESOURCES = os.path.join(workflow.basedir, "resources")
 
 
 def one_of(names):

@@ -1,21 +1,16 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.attack import AttackFiles, attack_model
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    inputs, paired = snakemake.input, snakemake.params.paired_seed
+with running(snakemake) as job:
+    paired = job.optional_input("paired_target")
     attack_model(
-        AttackFiles(inputs.target, inputs.references, inputs.splits, int(snakemake.wildcards.seed)),
-        snakemake.output.attack,
-        dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n),
-        row=snakemake.params.row,
-        spec=snakemake.params.spec,
+        AttackFiles(job.input("target"), job.inputs("references"), job.inputs("splits"), job.seed),
+        job.output("attack"),
+        dataset=job.dataset,
+        n=job.n,
+        row=job.params.row,
+        spec=job.params.spec,
         paired=None
         if paired is None
-        else AttackFiles(inputs.paired_target, [inputs.paired_reference], [inputs.paired_splits], paired),
+        else AttackFiles(paired, job.inputs("paired_reference"), job.inputs("paired_splits"), job.params.paired_seed),
     )

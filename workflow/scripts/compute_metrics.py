@@ -1,20 +1,15 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.measure import compute_metrics
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     compute_metrics(
-        snakemake.input.scores,
-        snakemake.input.splits,
-        snakemake.input.index,
-        snakemake.input.retrain,
-        snakemake.output.metrics,
-        dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n),
-        seed=int(snakemake.wildcards.seed),
-        row=snakemake.params.row,
+        job.input("scores"),
+        job.input("splits"),
+        job.input("index"),
+        job.input("retrain"),
+        job.output("metrics"),
+        dataset=job.dataset,
+        n=job.n,
+        seed=job.seed,
+        row=job.params.row,
     )

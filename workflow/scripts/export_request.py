@@ -1,17 +1,12 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.data import export_request
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     export_request(
-        snakemake.input.index,
-        snakemake.input.images,
-        snakemake.input.splits,
-        snakemake.output.request,
-        n=int(snakemake.wildcards.n),
-        wrong_photos=snakemake.params.wrong_photos,
+        job.input("index"),
+        job.input("images"),
+        job.input("splits"),
+        job.output("request"),
+        n=job.n,
+        wrong_photos=job.params.wrong_photos,
     )

@@ -1,10 +1,6 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.train import fetch_weights
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    fetch_weights(snakemake.wildcards.model, snakemake.output.weights)
+with running(snakemake) as job:
+    # not a param: weights that are there are not fetched anew because they could be had elsewhere
+    fetch_weights(job.wildcard("model"), job.output("weights"), weights_root=job.config["weights_root"])

@@ -1,16 +1,11 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.data import index_dataset
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     index_dataset(
-        snakemake.params.folder,
-        snakemake.output.index,
-        dataset=snakemake.wildcards.dataset,
-        spec=snakemake.params.spec,
-        n_threads=snakemake.threads,
+        job.params.folder,
+        job.output("index"),
+        dataset=job.dataset,
+        spec=job.params.spec,
+        n_threads=job.threads,
     )

@@ -1,17 +1,12 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.plan import make_plan
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     make_plan(
-        snakemake.input.rates,
-        snakemake.input.published,
-        snakemake.output.text,
-        snakemake.output.csv,
-        config=snakemake.config,
-        counted=snakemake.params.counted,
+        job.input("rates"),
+        job.input("published"),
+        job.output("text"),
+        job.output("csv"),
+        config=job.config,
+        counted=job.params.counted,
     )

@@ -1,22 +1,17 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.report import make_table
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     make_table(
-        list(snakemake.input.metrics),
-        snakemake.input.published,
-        next(iter(snakemake.input.attacks), None),
-        snakemake.output.csv,
-        snakemake.output.tidy,
-        snakemake.output.markdown,
-        snakemake.output.latex,
-        name=snakemake.wildcards.table,
-        spec=snakemake.params.spec,
-        seeds=list(snakemake.params.seeds),
-        data_methods=list(snakemake.params.data_methods),
+        job.inputs("metrics"),
+        job.input("published"),
+        next(iter(job.inputs("attacks")), None),
+        job.output("csv"),
+        job.output("tidy"),
+        job.output("markdown"),
+        job.output("latex"),
+        name=job.wildcard("table"),
+        spec=job.params.spec,
+        seeds=list(job.params.seeds),
+        data_methods=list(job.params.data_methods),
     )

@@ -1,16 +1,11 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.data import pack_images
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
+with running(snakemake) as job:
     pack_images(
-        snakemake.params.folder,
-        snakemake.input.index,
-        snakemake.output.images,
-        stored_px=snakemake.params.stored_px,
-        n_threads=snakemake.threads,
+        job.params.folder,
+        job.input("index"),
+        job.output("images"),
+        stored_px=job.params.stored_px,
+        n_threads=job.threads,
     )

@@ -1,34 +1,26 @@
-from typing import TYPE_CHECKING
-
 from oneshui.config import method_spec
+from oneshui.job import running
 from oneshui.leases import lease_gpu
-from oneshui.log import log_to
 from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
     from oneshui.stages.artefact import precompute_artefact
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
+with running(snakemake) as job:
+    lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
+    method = job.wildcard("method")
     precompute_artefact(
-        snakemake.input.model,
-        snakemake.input.index,
-        snakemake.input.images,
-        snakemake.input.splits,
-        snakemake.output.artefact,
-        method=snakemake.wildcards.method,
-        dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n),
-        seed=int(snakemake.wildcards.seed),
-        spec=method_spec(
-            snakemake.config["methods"],
-            snakemake.wildcards.method,
-            snakemake.wildcards.dataset,
-            int(snakemake.wildcards.n),
-        ),
-        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+        job.input("model"),
+        job.input("index"),
+        job.input("images"),
+        job.input("splits"),
+        job.output("artefact"),
+        method=method,
+        dataset=job.dataset,
+        n=job.n,
+        seed=job.seed,
+        # the rule's params are those that the artefact depends on; a change of the others makes no new one
+        spec=method_spec(job.config["methods"], method, job.dataset, job.n),
+        device=choose_device(gpus=job.gpus, threads=job.threads),
     )

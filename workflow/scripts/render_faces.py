@@ -1,10 +1,5 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.data import render_faces
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    render_faces(snakemake.output.marker, layout=snakemake.params.layout, spec=snakemake.params.spec)
+with running(snakemake) as job:
+    render_faces(job.output("marker"), layout=job.params.layout, spec=job.params.spec)

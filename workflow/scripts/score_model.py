@@ -1,27 +1,22 @@
-from typing import TYPE_CHECKING
-
+from oneshui.job import running
 from oneshui.leases import lease_gpu
-from oneshui.log import log_to
 from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
     from oneshui.stages.scoring import score_model
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
+with running(snakemake) as job:
+    lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     score_model(
-        snakemake.input.model,
-        snakemake.input.index,
-        snakemake.input.images,
-        snakemake.input.splits,
-        snakemake.output.scores,
-        snakemake.output.features,
-        dataset=snakemake.wildcards.dataset,
-        seed=int(snakemake.wildcards.seed),
-        queries=snakemake.params.queries,
-        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+        job.input("model"),
+        job.input("index"),
+        job.input("images"),
+        job.input("splits"),
+        job.output("scores"),
+        job.output("features"),
+        dataset=job.dataset,
+        seed=job.seed,
+        queries=job.params.queries,
+        device=choose_device(gpus=job.gpus, threads=job.threads),
     )

@@ -1,16 +1,5 @@
-from typing import TYPE_CHECKING
-
-from oneshui.log import log_to
+from oneshui.job import running
 from oneshui.stages.data import split_identities
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    split_identities(
-        snakemake.input.index,
-        snakemake.output.splits,
-        dataset=snakemake.wildcards.dataset,
-        seed=int(snakemake.wildcards.seed),
-        spec=snakemake.params.spec,
-    )
+with running(snakemake) as job:
+    split_identities(job.input("index"), job.output("splits"), dataset=job.dataset, seed=job.seed, spec=job.params.spec)

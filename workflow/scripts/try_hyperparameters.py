@@ -1,29 +1,24 @@
-from typing import TYPE_CHECKING
-
+from oneshui.job import running
 from oneshui.leases import lease_gpu
-from oneshui.log import log_to
 from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
     from oneshui.stages.select import try_hyperparameters
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
+with running(snakemake) as job:
+    lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     try_hyperparameters(
-        snakemake.input.model,
-        snakemake.input.index,
-        snakemake.input.images,
-        snakemake.input.splits,
-        snakemake.output.trials,
-        dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n),
-        seed=int(snakemake.wildcards.seed),
-        spec=snakemake.params.spec,
-        grid=snakemake.params.grid,
-        n_requests=snakemake.params.n_requests,
-        device=choose_device(gpus=snakemake.resources.gpu, threads=snakemake.threads),
+        job.input("model"),
+        job.input("index"),
+        job.input("images"),
+        job.input("splits"),
+        job.output("trials"),
+        dataset=job.dataset,
+        n=job.n,
+        seed=job.seed,
+        spec=job.params.spec,
+        grid=job.params.grid,
+        n_requests=job.params.n_requests,
+        device=choose_device(gpus=job.gpus, threads=job.threads),
     )

@@ -1,28 +1,23 @@
-from typing import TYPE_CHECKING
-
 from oneshui.config import training_data_paths
+from oneshui.job import running
 from oneshui.leases import lease_gpu
-from oneshui.log import log_to
 from oneshui.stages.unlearn import unlearn
 
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
-with log_to(snakemake.log[0]):
-    lease_gpu(snakemake.resources.gpu, jobs_per_gpu=snakemake.config["jobs_per_gpu"])
+with running(snakemake) as job:
+    lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     unlearn(
-        snakemake.input.model,
-        snakemake.input.request,
-        snakemake.input.artefact or None,
-        snakemake.output.model,
-        method=snakemake.wildcards.method,
-        origin=snakemake.wildcards.origin,
-        dataset=snakemake.wildcards.dataset,
-        n=int(snakemake.wildcards.n),
-        seed=int(snakemake.wildcards.seed),
-        spec=snakemake.params.spec,
-        gpus=snakemake.resources.gpu,
-        threads=snakemake.threads,
+        job.input("model"),
+        job.input("request"),
+        job.optional_input("artefact"),
+        job.output("model"),
+        method=job.wildcard("method"),
+        origin=job.wildcard("origin"),
+        dataset=job.dataset,
+        n=job.n,
+        seed=job.seed,
+        spec=job.params.spec,
+        gpus=job.gpus,
+        threads=job.threads,
         # not a param: a moved data folder must not unlearn anew
-        withheld=training_data_paths(snakemake.config),
+        withheld=training_data_paths(job.config),
     )

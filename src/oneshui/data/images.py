@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from oneshui.config import Channels, per_channel
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.tasks import Task
@@ -113,24 +115,43 @@ def _central_box(height: int, width: int) -> Tensor:
     return torch.tensor([(height - tall) // 2, (width - wide) // 2, tall, wide], dtype=torch.float32)
 
 
+@cache
+def _scale_and_shift(mean: Channels, std: Channels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return 1 / (255 std) and mean / std as (3, 1, 1) tensors, put on the device once."""
+    with torch.inference_mode(False):  # kept for training, too
+        scale, shift = (
+            1 / (255 * torch.tensor(std, dtype=torch.float64)),
+            (torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)),
+        )
+        scale, shift = (value.float()[:, None, None].to(device) for value in (scale, shift))
+    return scale, shift
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How stored pixels become a model's input.
 
     Attributes:
         px: side of the square input.
-        mean: of channel values in [0, 1].
-        std: of channel values in [0, 1], > 0.
+        mean: of the values in [0, 1] of each channel; a number stands for all three.
+        std: of the values in [0, 1] of each channel, > 0.
     """
 
     px: int
-    mean: float
-    std: float
+    mean: Channels
+    std: Channels
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", per_channel(self.mean))
+        object.__setattr__(self, "std", per_channel(self.std))
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Return values in [0, 255] as normalised input, in the memory layout that convolutions like best."""
-        scaled = values.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
-        return scaled.contiguous(memory_format=torch.channels_last)
+        """Return values in [0, 255], (B, 3, H, W), as normalised input, in the memory layout of convolutions.
+
+        ``values`` are overwritten.
+        """
+        scale, shift = _scale_and_shift(self.mean, self.std, values.device)
+        return values.mul_(scale).sub_(shift).contiguous(memory_format=torch.channels_last)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Return uint8 ``pixels`` (B, 3, H, W) under the test transform: resized to a square, normalised."""

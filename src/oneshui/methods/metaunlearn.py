@@ -30,6 +30,7 @@ from oneshui.methods.outer import DISTANCES, Eq6, ScrubOuter, ValidationReferenc
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
+from oneshui.tasks import Task
 from oneshui.tensors import upload
 
 _INPUTS = ("logits", "features", "target", "identity")
@@ -133,6 +134,17 @@ class MetaUnlearn:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"metaunlearn: {name} is {getattr(self, name)!r}, allowed: {', '.join(values)}")
+
+    def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
+        """Take the passes of meta-training that a network can lack: gradients and directional derivatives."""
+        backbone = Backbone(model)
+        features, logits = backbone(backbone.theta, images)
+        self._push_forward(backbone, images, {name: value.clone() for name, value in backbone.theta.items()})
+        theta = {name: value.clone().requires_grad_() for name, value in backbone.theta.items()}
+        outputs = backbone(theta, images)
+        torch.autograd.grad(
+            outputs, list(theta.values()), (torch.ones_like(features), torch.ones_like(logits)), materialize_grads=True
+        )
 
     # --- before the discard line -------------------------------------------------------------------------------------
 

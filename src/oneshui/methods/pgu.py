@@ -2,15 +2,15 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from oneshui.errors import ArtefactError, ConfigError
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
@@ -29,7 +29,8 @@ class PGU:
     For every linear and convolutional layer the Gram matrix of its inputs over D_tr is the artefact. Unlearning
     subtracts the support's, and takes the leading eigenvectors U_k that hold the fraction ``gamma`` of the sum of
     singular values of the inputs. Weights move by -lr G (I - U_k U_k^T); parameters without a projection (biases,
-    norms, tokens) do not move. The learning rate follows a cosine over the epochs.
+    norms, tokens) do not move. The learning rate follows a cosine over the epochs. Inputs are read as the layer pads
+    them. Where a layer standardises its weight, the standardised weight is what moves in these directions.
 
     Source: Hoang et al. 2024 (WACV), "Learn to unlearn for deep neural networks".
     Deviates: the patch embedding's inputs are its own patches (the published code takes one at every pixel); negative
@@ -67,6 +68,16 @@ class PGU:
         if self.spectrum not in _SPECTRA:
             raise ConfigError(f"pgu: spectrum is {self.spectrum!r}, allowed: {', '.join(_SPECTRA)}")
 
+    def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
+        """Look at every product of the network, without keeping its inputs."""
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+
+        def look(name: str, product: Product) -> None:
+            standardised(parameters.get(f"{name}.weight", parameters.get(name, product.weight)), product.weight)
+
+        with torch.no_grad(), Products(model, look):
+            model(images)
+
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
         """Return the Gram matrix of every layer's inputs. Cost: one forward pass over D_tr."""
         grams = input_grams(model, (images for images, _ in train.batches(self.micro_batch)))
@@ -101,16 +112,19 @@ class PGU:
     def descend(self, model: nn.Module, support: Support, projections: dict[str, Tensor]) -> nn.Module:
         """Return the model after the projected steps; ``projections`` are by layer name."""
         result = copy.deepcopy(model)
-        weights = {name: result.get_parameter(f"{name}.weight") for name in projections}
+        parameters = dict(result.named_parameters(remove_duplicate=False))
+        weights = {name: parameters.get(f"{name}.weight", parameters.get(name)) for name in projections}
+        used: dict[str, Tensor] = {}
         for epoch in range(self.epochs):
             lr = self.lr * cosine(epoch, self.epochs)
             batches = zip(support.images.split(self.batch_size), support.labels.split(self.batch_size), strict=True)
             for images, labels in batches:
-                loss = self.loss(result(images), labels, support.task)
+                with Products(result, lambda name, product: used.update({name: product.weight})):
+                    loss = self.loss(result(images), labels, support.task)
                 gradients = torch.autograd.grad(loss, list(weights.values()))
                 with torch.no_grad():
                     for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
-                        weight.sub_(off(gradient, projections[name]), alpha=lr)
+                        weight.sub_(step_of(weight, used[name], gradient, projections[name]), alpha=lr)
         return result
 
     def loss(self, logits: Tensor, labels: Tensor, task: Task) -> Tensor:
@@ -148,16 +162,137 @@ def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def off(gradient: Tensor, projection: Tensor) -> Tensor:
+def off(gradient: Tensor, projection: Tensor, also: Tensor | None = None) -> Tensor:
     """Return a weight's gradient without its part in the protected directions of the layer's inputs.
 
     Args:
         gradient: (out, in) or (out, in / groups, kh, kw).
         projection: (groups, d, d) with d the size of one row of the weight.
+        also: (2, out, d) directions of each row that it must not have a part in either.
     """
     groups, d, _ = projection.shape
     rows = gradient.reshape(groups, -1, d)  # (groups, out / groups, d)
-    return (rows - rows @ projection).reshape(gradient.shape)
+    rows = rows - rows @ projection
+    if also is not None:
+        first, second = (each.reshape(rows.shape) for each in also)
+        first = _unit(first - first @ projection)
+        second = second - second @ projection
+        second = _unit(second - (second * first).sum(-1, keepdim=True) * first)
+        for direction in (first, second):
+            rows = rows - (rows * direction).sum(-1, keepdim=True) * direction
+    return rows.reshape(gradient.shape)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Return rows of length 1; those that vanish but for rounding stay 0."""
+    length = rows.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-5 * rows.shape[-1] ** 0.5, rows / length, torch.zeros_like(rows))
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a linear or convolutional layer multiplied, as it was multiplied: inputs padded, weight standardised.
+
+    Attributes:
+        inputs: (groups, rows, d): a row is what one output is a product with: a token's features, or the pixels under
+            a kernel at one place.
+        weight: (out, in) or (out, in / groups, kh, kw): the layer's parameter itself, or what was made of it.
+    """
+
+    inputs: Callable[[], Tensor]
+    weight: Tensor
+
+
+class Products(TorchFunctionMode):
+    """While it is entered, every matrix product and convolution of a network's parameters is shown to ``see``.
+
+    That is done where torch is asked for the product, so that it does not matter how a layer pads its input or what it
+    makes of its weight (timm's TensorFlow padding, weight standardisation, attention that puts its weights together).
+
+    Args:
+        model: the network.
+        see: gets the name of the weight's layer, and the product.
+    """
+
+    def __init__(self, model: nn.Module, see: Callable[[str, Product], None]) -> None:
+        super().__init__()
+        self._see, self._running = see, ""
+        self._names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
+        self._layers = {
+            name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+        }
+
+    def __enter__(self) -> Self:
+        self._hooks = [layer.register_forward_pre_hook(self._start_of(name)) for name, layer in self._layers.items()]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _start_of(self, name: str) -> Callable[..., None]:
+        def start(layer: nn.Module, inputs: Any) -> None:
+            self._running = name
+
+        return start
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            inputs = args[0] if args else kwargs["input"]
+            self._see(self._name_of(weight), Product(lambda: inputs.reshape(1, -1, inputs.shape[-1]), weight))
+        elif func is F.conv2d:
+            asked = _Convolution(*args, **kwargs)
+            self._see(self._name_of(asked.weight), Product(asked.rows, asked.weight))
+        return func(*args, **kwargs)
+
+    def _name_of(self, weight: Tensor) -> str:
+        """Return the layer that a weight belongs to, or that made it."""
+        name = self._names.get(id(weight))
+        if name is not None:
+            return name.removesuffix(".weight")
+        layer = self._layers.get(self._running)
+        if layer is None or layer.weight.shape != weight.shape:
+            where = f" (seen after {self._running})" if self._running else ""
+            raise ConfigError(
+                f"pgu: the network multiplies with a weight that is none of its parameters{where}, so no direction of it "
+                "can be kept. Choose another network; docs/networks.md lists some."
+            )
+        return self._running
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """The arguments of torch's conv2d."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    def rows(self) -> Tensor:
+        """Return (groups, B places, d): what lies under the kernel at each place."""
+        kernel = self.weight.shape[2:]
+        inputs, padding = self.input, self.padding
+        if padding == "same":
+            across = [d * (k - 1) for d, k in zip(_pair(self.dilation), kernel, strict=True)]
+            before = [total // 2 for total in across]
+            top, left = before
+            inputs = F.pad(inputs, (left, across[1] - left, top, across[0] - top))
+        patches = F.unfold(inputs, kernel, self.dilation, 0 if isinstance(padding, str) else padding, self.stride)
+        batch, _, places = patches.shape  # (B, C kh kw, places)
+        grouped = patches.reshape(batch, self.groups, -1, places)
+        return grouped.permute(1, 0, 3, 2).reshape(self.groups, batch * places, -1)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def input_grams(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, Tensor]:
@@ -167,46 +302,51 @@ def input_grams(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, Tensor
     """
     grams: dict[str, Tensor] = {}
 
-    def add(name: str, inputs: Tensor) -> None:
+    def add(name: str, product: Product) -> None:
+        inputs = product.inputs()
         gram = inputs.mT @ inputs
         grams[name] = grams[name].add_(gram) if name in grams else gram
 
-    with torch.no_grad(), _watching(model, add):
+    with torch.no_grad(), Products(model, add):
         for images in batches:
             model(images)
     return grams
 
 
-@contextmanager
-def _watching(model: nn.Module, add: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``add(name, X)`` with X (groups, rows, d) before each layer runs."""
+def step_of(weight: Tensor, used: Tensor, gradient: Tensor, projection: Tensor) -> Tensor:
+    """Return the direction in which a layer's parameter moves, such that the weight that it uses moves off ``projection``.
 
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda layer, args: add(name, _rows(layer, args[0]))
-
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-    for name, layer in layers.items():
-        plain = type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
-        odd = isinstance(getattr(layer, "padding", 0), str) or getattr(layer, "padding_mode", "zeros") != "zeros"
-        if not plain or odd:
-            raise ConfigError(
-                f"pgu: layer {name} ({type(layer).__name__}) pads its input or changes its weight in a way of its own, "
-                "so its inputs cannot be read off. Choose a model of plain linear and convolutional layers."
-            )
-    hooks = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    A standardised weight cannot move along itself or along a row of ones; these parts of the step are left out.
+    """
+    slope = standardised(weight, used)
+    if slope is None:
+        return off(gradient, projection)
+    rows = used.detach().flatten(1)
+    step = off(gradient, projection, also=torch.stack([torch.ones_like(rows), rows]))
+    return (step.flatten(1) / slope.square()).reshape(gradient.shape)
 
 
-def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    if isinstance(layer, nn.Linear):
-        return inputs.reshape(1, -1, inputs.shape[-1])
-    assert isinstance(layer, nn.Conv2d)
-    padding: Any = layer.padding
-    patches = F.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)  # (B, C kh kw, places)
-    batch, _, places = patches.shape
-    grouped = patches.reshape(batch, layer.groups, -1, places)
-    return grouped.permute(1, 0, 3, 2).reshape(layer.groups, batch * places, -1)
+def standardised(parameter: Tensor, used: Tensor) -> Tensor | None:
+    """Return by how much a weight-standardised layer's weight moves for each step of its parameter, (out, 1).
+
+    Such a layer uses ``used = c (w - mean(w))`` for each row w of its parameter, with c one over the row's standard
+    deviation, times a gain. A step of w that has no part along the row of ones and along ``used`` moves ``used`` by c
+    times as much, to first order.
+
+    Returns:
+        c, or None where the layer uses the parameter as it is.
+
+    Raises:
+        ConfigError: what it uses is something else.
+    """
+    if used is parameter:
+        return None
+    rows, own = used.detach().flatten(1), parameter.flatten(1)
+    own = own - own.mean(1, keepdim=True)
+    slope = (rows * own).sum(1, keepdim=True) / own.square().sum(1, keepdim=True).clamp(min=1e-30)
+    if not torch.allclose(rows, slope * own, rtol=1e-3, atol=1e-3 * float(rows.abs().max())):
+        raise ConfigError(
+            "pgu: a layer makes another weight of its parameter than a standardised one, so no direction of it can be "
+            "kept. Choose another network; docs/networks.md lists some."
+        )
+    return slope

@@ -47,6 +47,10 @@ class SSD:
         if self.batch_size < 1 or self.micro_batch < 1:
             raise ConfigError(f"ssd: batch_size = {self.batch_size} and micro_batch = {self.micro_batch} must be >= 1")
 
+    def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
+        """Take the gradients of single images, which some layers have no rule for in batches."""
+        self._importance(model, images, labels, task)
+
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
         """Return I_D, one tensor shaped like each parameter. Cost: one forward and backward pass over D_tr."""
         total: dict[str, Tensor] = {}

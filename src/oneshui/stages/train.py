@@ -1,5 +1,6 @@
 """Training a model from packed images to a checkpoint, and fetching initial weights."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 import torch
 
 from oneshui.config import TrainSpec
-from oneshui.data.images import InputSpec
-from oneshui.errors import CheckpointError
-from oneshui.files import sha256_file, spec_hash
+from oneshui.files import atomic_path, sha256_file, spec_hash
+from oneshui.log import logger
 from oneshui.models import ModelSpec, build_model, check_model, save_model
+from oneshui.schemas import read_meta
 from oneshui.seeds import seed_of
-from oneshui.stages.images import open_run
+from oneshui.stages.images import input_of, open_run
+from oneshui.tasks import Task
 from oneshui.training import Trainer
+from oneshui.weights import find_weights
 
 
 def train_model(
@@ -41,12 +44,9 @@ def train_model(
         device: where to train.
     """
     train_spec = TrainSpec.from_dict(spec["training"])
-    input_spec = InputSpec(train_spec.input_px, train_spec.mean, train_spec.std)
-    run = open_run(index_path, images_path, splits_path, input_spec, device)
+    model_spec = ModelSpec.of_training(train_spec, Task.from_meta(read_meta(index_path)))
+    run = open_run(index_path, images_path, splits_path, input_of(model_spec), device)
     train = run.training_set(n)
-    model_spec = ModelSpec(
-        train_spec.model, train.task, train_spec.input_px, train_spec.mean, train_spec.std, train_spec.model_options
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("init-ceiling" if role == "ceiling" else "init", dataset, seed))
         model = build_model(model_spec, weights=weights_path).to(device)
@@ -65,31 +65,13 @@ def train_model(
     sidecar.unlink(missing_ok=True)
 
 
-def fetch_weights(model: str, output_path: Path) -> None:
-    """Download the safetensors weights of timm's ``model`` (name with tag) to ``output_path``.
+def fetch_weights(model: str, output_path: Path, *, weights_root: str | None) -> None:
+    """Copy the initial weights of timm's ``model`` (name with tag) to ``output_path``.
 
     Raises:
-        CheckpointError: they cannot be had; the message says how to bring them from another machine.
+        CheckpointError: they cannot be had; the message says where was looked and what to do.
     """
-    import shutil
-
-    import timm
-    from huggingface_hub import hf_hub_download
-
-    from oneshui.files import atomic_path
-
-    advice = (
-        f"On a machine that reaches the model hub, fetch model.safetensors of timm/{model} and name the file under "
-        "training/DATASET/init_weights, or set init_weights: random."
-    )
-    if not timm.is_model_pretrained(model):
-        raise CheckpointError(f"timm has no pretrained weights called {model!r}. {advice}")
-    config = timm.get_pretrained_cfg(model)
-    repository = (config and config.hf_hub_id) or f"timm/{model}"
-    try:
-        source = hf_hub_download(repo_id=repository, filename="model.safetensors")
-    except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
-        reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"the weights of {model} could not be fetched ({reason}). {advice}") from error
+    source = find_weights(model, weights_root)
+    logger.info("initial weights of %s: %s", model, source)
     with atomic_path(output_path) as temporary:
         shutil.copyfile(source, temporary)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tests.unit.methods import direct
 from tests.unit.methods.direct import TASKS, assert_moved_alike, length_ratio, make_set, weights
-from timm.layers import Conv2dSame, ScaledStdConv2d
+from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError
 from oneshui.methods.base import Artefact, Support
-from oneshui.methods.pgu import PGU, input_grams
+from oneshui.methods.pgu import PGU, Products, input_grams
 from oneshui.tasks import Task
 
 METHOD = PGU(lr=0.05, epochs=3, gamma=0.7, entropy_weight=0.3, spectrum="clamp", batch_size=2, micro_batch=3)
@@ -271,18 +271,106 @@ def test_missing_artefact_or_layer_is_an_error() -> None:
         METHOD.unlearn(model, support_of(task), Artefact({"other": torch.zeros(1)}), seed=0)
 
 
-@pytest.mark.parametrize(
-    ("make", "own"),
-    [
-        (nn.Conv2d, {"padding": "same"}),
-        (nn.Conv2d, {"padding": 1, "padding_mode": "reflect"}),
-        (ScaledStdConv2d, {}),
-        (Conv2dSame, {}),
-    ],
-)
-def test_convolution_whose_inputs_cannot_be_read_off_is_an_error(make: type[nn.Conv2d], own: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"pgu: layer 0 .{make.__name__}. pads its input or changes its weight"):
-        input_grams(nn.Sequential(make(3, 4, 3, **own)), iter([torch.zeros(1, 3, 8, 8)]))
+#: layers that pad their input or change their weight in a way of their own
+ODD_LAYERS: dict[str, tuple[type[nn.Conv2d], dict[str, Any]]] = {
+    "same": (nn.Conv2d, {"kernel_size": (3, 4), "padding": "same", "dilation": (1, 2)}),
+    "reflect": (nn.Conv2d, {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"}),
+    "TensorFlow": (Conv2dSame, {"kernel_size": 3, "stride": 2}),
+    "standardised": (StdConv2d, {"kernel_size": 3, "padding": 1}),
+    "standardised, TensorFlow": (StdConv2dSame, {"kernel_size": 3, "stride": 2, "groups": 2}),
+    "scaled": (ScaledStdConv2d, {"kernel_size": 3, "gamma": 1.7}),
+    "scaled, TensorFlow": (ScaledStdConv2dSame, {"kernel_size": (2, 3), "groups": 2}),
+}
+
+
+@pytest.mark.parametrize("layer", ODD_LAYERS)
+def test_rows_times_the_weight_are_the_layers_answer(layer: str) -> None:
+    """However a layer pads, and whatever it makes of its parameter: its answer is the product that is read off."""
+    make, own = ODD_LAYERS[layer]
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(make(4, 6, bias=False, **own)).double()
+        images = torch.randn(2, 4, 9, 8, dtype=torch.float64)
+    with (
+        torch.no_grad(),
+        Products(model, lambda name, product: seen.update({name: (product.inputs(), product.weight)})),
+    ):
+        answer = model(images)
+    ((name, (rows, weight)),) = seen.items()
+    products = (
+        rows @ weight.flatten(1).reshape(rows.shape[0], -1, rows.shape[-1]).mT
+    )  # (groups, B places, out / groups)
+    torch.testing.assert_close(
+        products.permute(0, 2, 1).flatten(0, 1), answer.transpose(0, 1).flatten(1), atol=1e-12, rtol=0
+    )
+    assert name == "0"
+    torch.testing.assert_close(input_grams(model, iter([images]))["0"], rows.mT @ rows)
+
+
+@pytest.mark.parametrize("make", [StdConv2d, ScaledStdConv2d])
+def test_standardised_weight_moves_off_what_training_uses(make: type[nn.Conv2d]) -> None:
+    """The weight that the layer uses moves by -lr times its own gradient, but for what it can't or must not do."""
+    task, lr = TASKS["classification"], 1e-7
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first = make(3, 6, 3, stride=2, padding=1, bias=False)
+        model = nn.Sequential(
+            first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, task.n_outputs)
+        ).double()  # fmt: skip
+    if hasattr(first, "gain"):
+        nn.init.uniform_(first.gain, 0.5, 2)
+    train, support = make_set(1, task, 1), support_of(task)
+    train = dataclasses.replace(train, pixels=train.pixels[:, :, :8, :8].contiguous())  # leaves directions free
+    method = dataclasses.replace(METHOD, lr=lr, epochs=1, batch_size=64, gamma=0.8)
+    on_train = input_grams(model, iter([train.pixels]))["0"]
+    projection = method.projection(on_train, torch.zeros_like(on_train))
+
+    def used(net: nn.Module) -> Tensor:
+        found: list[Tensor] = []
+        with Products(net, lambda name, product: found.append(product.weight) if name == "0" else None):
+            net(support.images)
+        return found[0]
+
+    weight = used(model).detach().requires_grad_()
+    answer = model[1:](nn.functional.conv2d(support.images, weight, stride=2, padding=1))
+    (gradient,) = torch.autograd.grad(method.loss(answer, support.labels, task), weight)
+    moved = method.descend(model, support, {"0": projection})
+    difference = (used(moved) - used(model)).detach().flatten(1)
+    assert float((difference @ projection[0]).norm()) < 1e-5 * float(difference.norm())
+    for row, own, step in zip(gradient.flatten(1), used(model).detach().flatten(1), difference, strict=True):
+        walls = np.linalg.svd(np.column_stack([projection[0].numpy(), np.ones(len(own)), own.numpy()]))
+        basis = walls.U[:, walls.S > 1e-9]
+        free = row.numpy() - basis @ (basis.T @ row.numpy())
+        np.testing.assert_allclose(step.numpy(), -lr * free, rtol=1e-4, atol=1e-4 * lr * np.abs(free).max())
+
+
+class _Mixed(nn.Conv2d):
+    """A layer whose weight is made anew for every batch, as in CondConv."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, self.weight * images.mean(), self.bias)
+
+
+def test_weight_that_is_made_in_another_way_is_an_error() -> None:
+    task = TASKS["classification"]
+    model = nn.Sequential(_Mixed(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, task.n_outputs)).double()
+    train = make_set(4, task, 1)
+    with pytest.raises(ConfigError, match=r"pgu: a layer makes another weight of its parameter"):
+        METHOD.unlearn(model, support_of(task), METHOD.precompute(model, train, train, seed=0), seed=0)
+
+
+def test_weight_of_another_shape_is_an_error() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ParameterList([nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))])
+
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.linear(images.mean((2, 3)), torch.cat(list(self.parts)))
+
+    with pytest.raises(ConfigError, match="a weight that is none of its parameters"):
+        input_grams(Both(), iter([torch.zeros(1, 3, 8, 8)]))
 
 
 def test_nobody_watches_after_an_error() -> None:

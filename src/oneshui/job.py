@@ -1,0 +1,79 @@
+"""What a job of the workflow was given, as typed values: the only code that reads the ``snakemake`` object.
+
+Snakemake hands text, lists of text and, where an optional input is missing, an empty list. Stages take paths, numbers
+and None.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from oneshui.log import log_to
+
+
+class Job:
+    """One job: its files, wildcards, parameters and resources.
+
+    Attributes:
+        params: of the rule, by attribute.
+        config: the whole configuration. Nothing read from it re-runs the job when it changes.
+        threads: CPU threads that the job may use.
+        gpus: GPUs that it was given.
+    """
+
+    def __init__(self, snakemake: Any) -> None:
+        self._inputs, self._outputs, self._wildcards = snakemake.input, snakemake.output, snakemake.wildcards
+        self.params: Any = snakemake.params
+        self.config: Mapping[str, Any] = snakemake.config
+        self.threads = int(snakemake.threads)
+        self.gpus = int(snakemake.resources.get("gpu", 0))
+
+    def input(self, name: str) -> Path:
+        """Return the one input file of that name."""
+        return _one(self._inputs, name)
+
+    def optional_input(self, name: str) -> Path | None:
+        """Return the input file of that name, or None where the rule's function returned nothing for this job."""
+        return _one(self._inputs, name) if self._inputs.get(name) else None
+
+    def inputs(self, name: str) -> list[Path]:
+        """Return the input files of that name, of which there may be none."""
+        files = self._inputs.get(name) or []
+        return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
+
+    def output(self, name: str) -> Path:
+        """Return the output file of that name."""
+        return _one(self._outputs, name)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.wildcard("dataset")
+
+    @property
+    def n(self) -> int:
+        """Number of people in the request."""
+        return int(self.wildcard("n"))
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.wildcard("seed"))
+
+    def wildcard(self, name: str) -> str:
+        """Return a wildcard's value as it stands in the paths."""
+        return str(getattr(self._wildcards, name))
+
+
+def _one(files: Any, name: str) -> Path:
+    file = getattr(files, name)
+    assert isinstance(file, str), f"{name} is {file!r}, not one file: ask for it with inputs()"
+    return Path(file)
+
+
+@contextmanager
+def running(snakemake: Any) -> Iterator[Job]:
+    """Yield the job of a script; log, warnings and a last error go to its log file."""
+    with log_to(snakemake.log[0]):
+        yield Job(snakemake)

@@ -1,0 +1,87 @@
+"""Initial (ImageNet) weights: where they are looked for, how they are read, and the input they were trained with."""
+
+from pathlib import Path
+
+import huggingface_hub
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor
+
+from oneshui.config import Channels
+from oneshui.errors import CheckpointError, ConfigError
+
+#: name of a model's weights in its repository on the hub
+_HUB_FILE = "model.safetensors"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a local file of weights in timm's names; half precision becomes float32.
+
+    Raises:
+        ConfigError: it is not a readable safetensors file; timm would read any other as a pickle.
+    """
+    try:
+        if Path(path).suffix != ".safetensors":
+            raise OSError("its name does not end in .safetensors")
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(f"the initial weights {path} are not a readable safetensors file ({error}).") from error
+    half = (torch.float16, torch.bfloat16)
+    return {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in tensors.items()}
+
+
+def find_weights(model: str, weights_root: str | Path | None) -> Path:
+    """Return the weights of timm's ``model`` (name with tag): from a folder, else the hub's cache, else the hub.
+
+    Args:
+        model: names the file ``{model}.safetensors`` in ``weights_root``.
+        weights_root: folder of such files, or None.
+
+    Raises:
+        CheckpointError: they are in none of the three. It lists where was looked, and what to do.
+    """
+    tried = []
+    if weights_root is None:
+        tried.append("weights_root is not set")
+    else:
+        file = Path(weights_root) / f"{model}.safetensors"
+        if file.is_file():
+            return file
+        tried.append(f"{file} does not exist")
+    advice = (
+        f"Save model.safetensors of the hub's timm/{model} as FOLDER/{model}.safetensors and set weights_root: FOLDER "
+        "(or --config weights_root=FOLDER); or name another file under training/DATASET/init_weights; or set "
+        "init_weights: random."
+    )
+    if not timm.is_model_pretrained(model):
+        similar = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}*")[:5]) or "none"
+        tried.append(f"timm knows no pretrained weights of that name (names like it: {similar})")
+        raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}")
+    repository = timm.get_pretrained_cfg(model).hf_hub_id or f"timm/{model}"
+    cached = huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    tried.append(f"the hub's cache has no {repository}")
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, _HUB_FILE))
+    except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        tried.append(f"the hub could not be asked ({reason})")
+        raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}") from error
+
+
+def input_of_weights(model: str) -> tuple[Channels, Channels]:
+    """Return mean and standard deviation of each channel, in [0, 1], that timm's weights were trained with.
+
+    Args:
+        model: timm name; without a tag, that of its default weights.
+
+    Raises:
+        ConfigError: timm does not know the model.
+    """
+    config = timm.get_pretrained_cfg(model)
+    if config is None:
+        raise ConfigError(f"timm has no configuration of {model!r}: set mean and std under training/DATASET.")
+    return tuple(map(float, config.mean)), tuple(map(float, config.std))

@@ -1,0 +1,66 @@
+"""Every rule through Snakemake, with every optional input there: no path of a script exists in unit tests only."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tests.workflow.conftest import ROOT, Run, planned, run_workflow, toy_config, write_config
+from tests.workflow.test_initial_weights import TAG, TINY, write_weights
+
+from oneshui.files import read_header, sha256_file
+from oneshui.schemas import read_meta
+
+pytestmark = pytest.mark.slow
+RULE = re.compile(r"^(?:local)?rule (\w+):$", re.MULTILINE)
+
+
+def full_config(folder: Path) -> dict[str, Any]:
+    """The toy grid with initial weights, two seeds, attacks on paired seeds, every kind of figure, and selection."""
+    config = toy_config()
+    write_weights(folder / "weights" / f"{TAG}.safetensors")
+    training = config["training"]["toy"]
+    training |= {"model": TAG, "model_options": TINY, "init_weights": "timm", "epochs": 1, "warmup_epochs": 0}
+    del training["mean"], training["std"]
+    table = {**config["tables"]["toy"], "methods": ["ssd", "jit", "scrub"], "privacy": True}
+    blocks = {"table": "toy", "blocks": [{"dataset": "toy", "n": 3}]}
+    return {
+        **config, "weights_root": str(folder / "weights"), "seeds": [0, 1], "tables": {"toy": table},
+        "attack": {**config["attack"], "offline_a": "paired_seed", "references": "own"},
+        "figures": {
+            "bars": {"kind": "table_bars", "table": "toy"}, "curves": {"kind": "training_curves", "table": "toy"},
+            "roc": {"kind": "roc", "table": "toy"}, "hardness": {"kind": "hardness", "table": "toy"},
+            "harm": {"kind": "harm", **blocks},
+            "faces": {"kind": "hardest_identities", **blocks, "show_faces": True},
+        },
+        "selection": {"requests": 1, "seeds": [0, 1], "grids": {"jit": {"lr": [1e-4, 1e-3]}}},
+    }  # fmt: skip
+
+
+def rules_of_the_workflow() -> set[str]:
+    """Names of all rules but targets, which run nothing."""
+    text = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    named = re.findall(r"^(?:use rule \w+ as|rule) (\w+)(?: with)?:$", text, re.MULTILINE)
+    return set(named) - {"tables", "figures", "report"}
+
+
+def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Path) -> None:
+    config = full_config(tmp_path)
+    arguments = ("--configfile", str(write_config(tmp_path, config)), "--")
+    ranking = "results/selection/toy/n3/jit.csv"
+    output = snakemake(*arguments, "all", "report", "plan", "check_data", ranking).stdout
+    assert set(RULE.findall(output)) & rules_of_the_workflow() == rules_of_the_workflow()
+    model = read_header(tmp_path / "results/models/toy/seed0/pretrain.safetensors")
+    assert model["weights"] == sha256_file(tmp_path / "weights" / f"{TAG}.safetensors")
+    paired = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
+    assert paired["attack"]["offline_a"] == "paired_seed"
+    assert len(pd.read_csv(tmp_path / ranking)) == 3
+
+    config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
+    again = run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config))).stdout
+    assert {"attack_trained", "attack_unlearned"} <= set(RULE.findall(again))
+    assert not {"train_pretrain", "score_pretrain", "unlearn", "fetch_weights"} & set(RULE.findall(again))
+    several = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
+    assert several["attack"]["references"] == "seeds"
+    assert planned(tmp_path, config) == {}
