@@ -1,6 +1,6 @@
 """What one image costs on this machine, for every network of a configuration: the rates that plans are made from.
 
-    python -m benchmarks.rates config/mufac_mini.yaml resources/rates.csv
+    python -m benchmarks.rates config/mufac_small.yaml resources/rates.csv
     python -m benchmarks.rates config/config.yaml resources/rates.csv          # ViT-B/16, where there is a GPU
 
 Random images go through the package's own code: training steps, scoring, SSD's Fisher diagonal and PGU's Gram matrices
@@ -40,6 +40,7 @@ from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
 from oneshui.planning.rates import OPTIONAL, Rate, read_rates
 from oneshui.scoring import score_images
+from oneshui.stages.images import input_of
 from oneshui.tensors import cut
 from oneshui.training import Trainer
 

@@ -43,12 +43,14 @@ class ModelSpec:
 
     @classmethod
     def of_training(cls, spec: TrainSpec, task: Task) -> "ModelSpec":
-        """Return the model that ``spec`` trains; its input is the initial weights' own unless ``spec`` says otherwise."""
-        mean, std = spec.mean, spec.std
-        if mean is None or std is None:
-            own_mean, own_std = input_of_weights(spec.model)
-            mean, std = own_mean if mean is None else mean, own_std if std is None else std
-        return cls(spec.model, task, spec.input_px, per_channel(mean), per_channel(std), spec.model_options)
+        """Return the model that ``spec`` trains. Mean and std that it does not give are those of the weights."""
+        given = spec.mean is not None and spec.std is not None
+        known = (None, None) if given else input_of_weights(spec.model)
+        mean, std = (
+            per_channel(own if own is not None else weights or ())
+            for own, weights in zip((spec.mean, spec.std), known, strict=True)
+        )
+        return cls(spec.model, task, spec.input_px, mean, std, spec.model_options)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "ModelSpec":
@@ -84,7 +86,7 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
     if weights is not None:
-        model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item]  # let go of them
+        model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]  # let go of them
         _check_taken(model, given, weights, spec.architecture)
     return model.eval().to(memory_format=torch.channels_last)  # convolutions are a quarter faster, also on the CPU
 

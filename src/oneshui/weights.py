@@ -59,7 +59,8 @@ def find_weights(model: str, weights_root: str | Path | None) -> Path:
         similar = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}*")[:5]) or "none"
         tried.append(f"timm knows no pretrained weights of that name (names like it: {similar})")
         raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}")
-    repository = timm.get_pretrained_cfg(model).hf_hub_id or f"timm/{model}"
+    config = timm.get_pretrained_cfg(model)
+    repository = (config and config.hf_hub_id) or f"timm/{model}"
     cached = huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE)
     if isinstance(cached, str):
         return Path(cached)

@@ -11,12 +11,14 @@ import yaml
 from oneshui.config import (
     AttackSpec,
     RefitSpec,
+    TrainSpec,
     changed_keys,
     check_grid,
     check_methods,
     from_mapping,
     grid_points,
     method_spec,
+    per_channel,
 )
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS as METHODS_OF_OURS
@@ -83,6 +85,39 @@ def test_missing_key_is_an_error() -> None:
         from_mapping(Toy, {"lr": 0.1}, "toy")
     with pytest.raises(ConfigError, match=r"missing key lr, names; it has: nothing"):
         from_mapping(Toy, {}, "toy")
+
+
+TRAINING: dict[str, Any] = {
+    "model": "resnet10t.c3_in1k", "model_options": {}, "init_weights": "timm", "input_px": 32, "epochs": 1,
+    "warmup_epochs": 0, "batch_size": 8, "optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0,
+    "crop_scale": [1.0, 1.0], "precision": "fp32", "revision": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"init_weights": "random"}, "mean and std given where init_weights is random"),
+        ({"init_weights": "random", "mean": 0.5}, "mean and std given where init_weights is random"),
+        ({"mean": 1.5}, r"mean in \[0, 1\] does not hold"),
+        ({"mean": [0.5, 0.5, -0.1]}, r"mean in \[0, 1\] does not hold"),
+        ({"std": 0}, "std > 0 does not hold"),
+        ({"std": [0.2, 0.2, 0.0]}, "std > 0 does not hold"),
+        ({"mean": [0.5, 0.5]}, "mean is .*allowed: a finite number or a list of 3"),
+        ({"std": "0.5"}, "std is '0.5', allowed: a finite number or a list of 3"),
+    ],
+)
+def test_input_that_no_network_was_trained_with_is_an_error(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainSpec.from_dict({**TRAINING, **values})
+
+
+def test_input_is_a_number_or_one_for_each_channel_or_that_of_the_weights() -> None:
+    assert TrainSpec.from_dict({**TRAINING, "mean": 0.5, "std": [0.1, 0.2, 0.3]}).std == (0.1, 0.2, 0.3)
+    assert TrainSpec.from_dict(TRAINING).mean is None
+    assert per_channel(0.5) == per_channel([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+    with pytest.raises(ConfigError, match="a number, or one for each of red, green and blue"):
+        per_channel([0.5, 0.5])
 
 
 METHODS: dict[str, Any] = {

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -505,11 +506,13 @@ def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path,
         trainer._step(rows, images.labels[upload(rows, cuda)], generator)
 
     step()  # libraries start, memory is pinned
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype feature")
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_inputs_are_made_in_float32_whatever_the_network_computes_in(

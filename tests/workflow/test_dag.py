@@ -28,7 +28,7 @@ def test_paper_grid_is_whole_and_shares_pretrained_models_across_request_sizes(s
 @pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
     (tmp_path / "data/mufac").mkdir(parents=True)
-    for name in ("demo", "mufac_mini", "mufac_scratch", "attributes_mini", "mini_paper"):
+    for name in ("demo", "celeba_small", "mufac_small", "mini_paper"):
         path = ROOT / f"config/{name}.yaml"
         planned = jobs(snakemake("--dry-run", "--configfile", str(path), "--", "all", "report").stdout)
         assert planned["make_table"] == len(yaml.safe_load(path.read_text())["tables"])
@@ -36,7 +36,7 @@ def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
 
 
 def test_missing_raw_folder_is_named(snakemake: Run) -> None:
-    done = snakemake("--dry-run", "--configfile", str(ROOT / "config/mufac_mini.yaml"), fails=True)
+    done = snakemake("--dry-run", "--configfile", str(ROOT / "config/mufac_small.yaml"), fails=True)
     assert "data/mufac" in done.stdout
 
 

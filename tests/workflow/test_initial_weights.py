@@ -1,4 +1,4 @@
-"""Initial weights as a user names them, each through Snakemake: a folder, a path, a cache, and everything that is wrong."""
+"""Initial weights as a user names them, each through Snakemake: a folder, a path, a cache, and what is wrong."""
 
 import shutil
 from pathlib import Path
@@ -127,11 +127,12 @@ def test_weights_in_the_hubs_cache(ready: Path, tmp_path: Path) -> None:
 def test_missing_weights_say_where_was_looked_and_what_to_do(ready: Path) -> None:
     said = train(ready, weights_config(), "--config", "weights_root=nowhere", fails=True)
     for part in (
-        f"no initial weights '{TAG}'", f"nowhere/{TAG}.safetensors does not exist", f"the hub's cache has no timm/{TAG}",
-        "the hub could not be asked", f"FOLDER/{TAG}.safetensors and set weights_root: FOLDER", "init_weights: random",
+        f"no initial weights '{TAG}'", f"nowhere/{TAG}.safetensors does not exist",
+        f"the hub's cache has no timm/{TAG}", "the hub could not be asked",
+        f"FOLDER/{TAG}.safetensors and set weights_root: FOLDER", "init_weights: random",
     ):  # fmt: skip
         assert part in said
-    said = train(ready, weights_config(model="test_resnet.other"), fails=True)
+    said = train(ready, weights_config(model="resnet10t.other"), fails=True)
     assert "weights_root is not set" in said
     assert f"timm knows no pretrained weights of that name (names like it: {TAG})" in said
     assert not (ready / MODEL).exists()

@@ -67,7 +67,7 @@ def test_attacks_that_look_at_other_seeds_plan_no_more(snakemake: Run, tmp_path:
     assert planned_jobs(config) == dry_run(snakemake, write_config(tmp_path, config))
 
 
-@pytest.mark.parametrize("name", ["config", "mufac_mini", "attributes_mini", "demo"])
+@pytest.mark.parametrize("name", ["config", "mufac_small", "demo"])
 def test_plan_of_our_configurations_is_snakemakes(snakemake: Run, tmp_path: Path, name: str) -> None:
     path = ROOT / f"config/{name}.yaml"
     config = yaml.safe_load(path.read_text())

@@ -53,7 +53,11 @@ REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
 # everything that can change a result; for steps that look at the whole configuration
 SETTINGS = spec_hash(
-    {k: v for k, v in config.items() if k not in ("data_root", "weights_root", "jobs_per_gpu")}
+    {
+        k: v
+        for k, v in config.items()
+        if k not in ("data_root", "weights_root", "jobs_per_gpu")
+    }
 )
 
 

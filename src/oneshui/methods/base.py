@@ -165,8 +165,8 @@ class UnlearningMethod(Protocol):
     """A method that needs only the model, the support set and its artefact: it may run after the data is gone.
 
     Methods are frozen dataclasses of their hyper-parameters. ``seed`` feeds the method's own generators. A method that
-    asks a network for more than answers and their gradient has ``try_on(model, images, labels, task)``, too: it does that
-    once, and raises where a network cannot (``oneshui.networks``).
+    asks a network for more than answers and their gradient has ``try_on(model, images, labels, task)``, too: it does
+    that once, and raises where a network cannot (``oneshui.networks``).
     """
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:

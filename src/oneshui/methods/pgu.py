@@ -113,7 +113,7 @@ class PGU:
         """Return the model after the projected steps; ``projections`` are by layer name."""
         result = copy.deepcopy(model)
         parameters = dict(result.named_parameters(remove_duplicate=False))
-        weights = {name: parameters.get(f"{name}.weight", parameters.get(name)) for name in projections}
+        weights = {name: parameters[name if name in parameters else f"{name}.weight"] for name in projections}
         used: dict[str, Tensor] = {}
         for epoch in range(self.epochs):
             lr = self.lr * cosine(epoch, self.epochs)
@@ -224,11 +224,11 @@ class Products(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         self._hooks = [layer.register_forward_pre_hook(self._start_of(name)) for name, layer in self._layers.items()]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
@@ -258,8 +258,8 @@ class Products(TorchFunctionMode):
         if layer is None or layer.weight.shape != weight.shape:
             where = f" (seen after {self._running})" if self._running else ""
             raise ConfigError(
-                f"pgu: the network multiplies with a weight that is none of its parameters{where}, so no direction of it "
-                "can be kept. Choose another network; docs/networks.md lists some."
+                f"pgu: the network multiplies with a weight that is none of its parameters{where}, so no direction of "
+                "it can be kept. Choose another network; docs/networks.md lists some."
             )
         return self._running
 
@@ -314,7 +314,7 @@ def input_grams(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, Tensor
 
 
 def step_of(weight: Tensor, used: Tensor, gradient: Tensor, projection: Tensor) -> Tensor:
-    """Return the direction in which a layer's parameter moves, such that the weight that it uses moves off ``projection``.
+    """Return the step of a layer's parameter with which the weight that it uses moves off ``projection``.
 
     A standardised weight cannot move along itself or along a row of ones; these parts of the step are left out.
     """

@@ -1,5 +1,6 @@
 """Refusing, while the workflow is planned, a network that a method of its tables cannot work with. No torch here."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,17 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from oneshui.config import grid_points, method_spec
 from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
-
-
-def works_with(table: str | Path) -> pd.DataFrame:
-    """Return the tested networks: one row each, ``network``, ``family`` and a column per kind of method, "" or why not."""
-    return pd.read_csv(table, keep_default_na=False)
 
 
 def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | Path) -> None:
@@ -28,23 +22,24 @@ def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | P
 
     Args:
         config: the whole configuration.
-        table: ``resources/networks.csv``.
+        table: ``resources/networks.csv``: ``network``, ``family``, and a column per kind of method: "" or why not.
         cache: folder of earlier answers.
 
     Raises:
         ConfigError: it names dataset, network, method, the reason, and networks that work.
     """
-    known = works_with(table).set_index("network")
+    with open(table, encoding="utf-8", newline="") as file:
+        known = {row["network"]: row for row in csv.DictReader(file)}
     for dataset, methods in _asked(config).items():
         training = config["training"][dataset]
         network = training["model"].partition(".")[0]
-        if network in known.index:
-            problems = {name: known.at[network, method["kind"]] for name, method in methods.items()}
+        if network in known:
+            problems = {name: known[network][method["kind"]] for name, method in methods.items()}
         else:
             problems = _tried(training, methods, Path(cache))
         for name, problem in problems.items():
             if problem:
-                fit = known.index[known[methods[name]["kind"]] == ""]
+                fit = [other for other, row in known.items() if not row[methods[name]["kind"]]]
                 raise ConfigError(
                     f"training/{dataset}: method {name} cannot work with {training['model']}: {problem} Networks that "
                     f"it works with: {', '.join(fit)}. Or leave {name} out of the tables of {dataset}."

@@ -1,0 +1,63 @@
+"""What Snakemake hands to a script, with Snakemake's own containers, as typed values."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from snakemake.iocontainers import InputFiles, Namedlist, OutputFiles, Params, Wildcards
+
+from oneshui.errors import DataError
+from oneshui.job import Job, running
+
+
+def named(kind: type[Namedlist], **items: Any) -> Namedlist:
+    """Return Snakemake's container of named items, lists of files among them."""
+    container = kind()
+    for name, item in items.items():
+        start = len(container)
+        if isinstance(item, list):
+            container.extend(item)
+            container._set_name(name, start, end=len(container))
+        else:
+            container.append(item)
+            container._set_name(name, start)
+    return container
+
+
+def snakemake(tmp_path: Path, **inputs: Any) -> Any:
+    return SimpleNamespace(
+        input=named(InputFiles, **inputs), output=named(OutputFiles, model="results/m.safetensors"),
+        wildcards=named(Wildcards, dataset="toy", n="10", seed="2", method="ssd"), params=named(Params, role="retrain"),
+        config={"jobs_per_gpu": 1}, threads=2, resources=SimpleNamespace(get={"gpu": 1}.get),
+        log=[str(tmp_path / "log")],
+    )  # fmt: skip
+
+
+def test_files_are_paths_and_numbers_are_numbers(tmp_path: Path) -> None:
+    job = Job(snakemake(tmp_path, index="a.parquet", metrics=["b", "c"], one=["d"]))
+    assert job.input("index") == Path("a.parquet")
+    assert job.inputs("metrics") == [Path("b"), Path("c")] and job.inputs("one") == [Path("d")]
+    assert job.inputs("index") == [Path("a.parquet")]
+    assert job.output("model") == Path("results/m.safetensors")
+    assert (job.dataset, job.n, job.seed, job.wildcard("method")) == ("toy", 10, 2, "ssd")
+    assert (job.params.role, job.threads, job.gpus) == ("retrain", 2, 1)
+
+
+def test_optional_input_is_a_path_or_none(tmp_path: Path) -> None:
+    """The initial weights that crashed every training arrived as text; those that are not there, as an empty list."""
+    assert Job(snakemake(tmp_path, weights="w.safetensors")).optional_input("weights") == Path("w.safetensors")
+    assert Job(snakemake(tmp_path, weights=[])).optional_input("weights") is None
+    assert Job(snakemake(tmp_path)).optional_input("weights") is None
+    assert Job(snakemake(tmp_path)).inputs("attacks") == []
+
+
+def test_several_files_are_not_one(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="not one file"):
+        Job(snakemake(tmp_path, metrics=["b", "c"])).input("metrics")
+
+
+def test_errors_of_a_job_stand_in_its_log(tmp_path: Path) -> None:
+    with pytest.raises(DataError), running(snakemake(tmp_path)):
+        raise DataError("row 3 is wrong")
+    assert "row 3 is wrong" in (tmp_path / "log").read_text()
