@@ -1,9 +1,12 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import timm
 import torch
@@ -14,7 +17,10 @@ from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.tasks import Task
 from oneshui.tensors import load_tensors, save_tensors
-from oneshui.weights import input_of_weights, read_weights
+from oneshui.weights import input_of_weights, is_tag, read_weights
+
+#: arguments of ``timm.create_model`` that are no options of ours
+_GIVEN = {"num_classes", "in_chans", "img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,10 @@ class ModelSpec:
     @classmethod
     def of_training(cls, spec: TrainSpec, task: Task) -> "ModelSpec":
         """Return the model that ``spec`` trains. Mean and std that it does not give are those of the weights."""
-        given = spec.mean is not None and spec.std is not None
-        known = (None, None) if given else input_of_weights(spec.model)
-        mean, std = (
-            per_channel(own if own is not None else weights or ())
-            for own, weights in zip((spec.mean, spec.std), known, strict=True)
-        )
+        if spec.mean is None or spec.std is None:
+            weights_mean, weights_std = input_of_weights(spec.model)
+        mean = weights_mean if spec.mean is None else per_channel(spec.mean)
+        std = weights_std if spec.std is None else per_channel(spec.std)
         return cls(spec.model, task, spec.input_px, mean, std, spec.model_options)
 
     @classmethod
@@ -72,36 +76,57 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     Raises:
         ConfigError: timm has no such model, or ``weights`` do not fit it.
     """
-    name = spec.architecture.split(".")[0] if weights is None else spec.architecture
+    given = sorted(_GIVEN & spec.options.keys())
+    if given:
+        raise ConfigError(f"model_options: leave out {', '.join(given)}, which data and configuration give")
+    name = spec.architecture if weights is not None and is_tag(spec.architecture) else spec.architecture.split(".")[0]
     options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
-    given = {} if weights is None else read_weights(weights)
     if weights is not None:
         # timm keeps a classifier whose size its configuration says to be the wanted one; none has -1
-        source = {"state_dict": given, "num_classes": -1, "custom_load": False}
+        source = {"state_dict": read_weights(weights), "num_classes": -1, "custom_load": False}
         options |= {"pretrained": True, "pretrained_cfg_overlay": source}
     try:
-        model = _create(name, options, spec.input_px)
+        with _loads() as loads:
+            model = _create(name, options, spec.input_px)
+        # convolutions are a quarter faster in this layout, also on the CPU
+        model = model.eval().to(memory_format=torch.channels_last)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
         fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
     if weights is not None:
-        model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]  # let go of them
-        _check_taken(model, given, weights, spec.architecture)
-    return model.eval().to(memory_format=torch.channels_last)  # convolutions are a quarter faster, also on the CPU
+        model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]
+        _check_loaded(model, loads[-1], weights, spec.architecture)
+    return model
 
 
-def _check_taken(model: nn.Module, given: dict[str, Tensor], weights: Path, architecture: str) -> None:
-    """Refuse weights that lack more than a classifier: timm takes what fits and is silent about the rest."""
+@contextmanager
+def _loads() -> Iterator[list[Any]]:
+    """Collect what ``load_state_dict`` reports within the block: timm takes what fits and is silent about the rest."""
+    original, reports = nn.Module.load_state_dict, []
+
+    def load(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        reports.append(original(module, *args, **kwargs))
+        return reports[-1]
+
+    with mock.patch.object(nn.Module, "load_state_dict", load):
+        yield reports
+
+
+def _check_loaded(model: nn.Module, report: Any, weights: Path, architecture: str) -> None:
+    """Refuse weights that lack more than a classifier, or have more than the network, under timm's names."""
     heads = model.get_classifier()  # type: ignore[operator]  # every timm model has it
     heads = heads if isinstance(heads, tuple) else (heads,)
-    classifiers = {f"{name}." for name, module in model.named_modules() if any(module is head for head in heads)}
-    lost = {name for name in model.state_dict().keys() - given.keys() if not name.startswith(tuple(classifiers))}
-    if lost:
-        raise ConfigError(
-            f"{weights} lacks {len(lost)} tensors of {architecture!r}, e.g. {min(lost)}. Are they the weights of this "
-            "model?"
-        )
+    classifiers = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))
+    counters = "num_batches_tracked"  # of batch norm; old files have none, and nothing reads them
+    lost = [n for n in report.missing_keys if not n.startswith(classifiers) and not n.endswith(counters)]
+    for names, what in (
+        (lost, "lacks {} tensors of {!r}"),
+        (report.unexpected_keys, "has {} tensors that {!r} has not"),
+    ):
+        if names:
+            said = what.format(len(names), architecture)
+            raise ConfigError(f"{weights} {said}, e.g. {min(names)}. Are they the weights of this model?")
 
 
 def _create(name: str, options: dict[str, Any], input_px: int) -> nn.Module:

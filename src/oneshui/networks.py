@@ -6,13 +6,14 @@ while it plans, for networks that ``resources/networks.csv`` does not list.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oneshui.config import TrainSpec
+from oneshui.errors import OneShuiError
 from oneshui.methods import make_method
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.tasks import Task
@@ -21,12 +22,12 @@ from oneshui.tasks import Task
 _TASKS = tuple(Task(kind, ("a", "b", "c")) for kind in ("classification", "multilabel"))
 
 
-def problems_of(training: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def problems_of(training: Mapping[str, Any], methods: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, str]:
     """Return why a network does not work, by method; empty if all is well.
 
     Args:
         training: keys of ``TrainSpec``; the weights are random whatever it says.
-        methods: name -> ``kind`` and hyper-parameters.
+        methods: name -> specs, each with ``kind`` and hyper-parameters.
 
     Raises:
         ConfigError: timm has no such network, or it cannot serve as a backbone at all.
@@ -40,16 +41,15 @@ def problems_of(training: Mapping[str, Any], methods: Mapping[str, Mapping[str, 
             images = torch.randn(2, 3, spec.input_px, spec.input_px)
         check_model(model, spec, torch.device("cpu"))
         labels = torch.tensor([0, 1]) if task.kind == "classification" else torch.tensor([[0, 1, 0], [1, 0, 1]])
-        for name, method in methods.items():
-            problem = _problem(method, model, images, labels, task)
-            if problem:
-                found.setdefault(name, problem)
+        for name, specs in methods.items():
+            for method in specs:
+                problem = _problem(method, model, images, labels, task)
+                if problem:
+                    found.setdefault(name, problem)
     return found
 
 
-def _problem(
-    method: Mapping[str, Any], model: nn.Module, images: torch.Tensor, labels: torch.Tensor, task: Task
-) -> str:
+def _problem(method: Mapping[str, Any], model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> str:
     """Return why ``method`` cannot work with the network, or nothing."""
     tried = getattr(make_method(method), "try_on", _gradients)
     try:
@@ -59,17 +59,21 @@ def _problem(
     return ""
 
 
-def _gradients(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, task: Task) -> None:
-    """Ask for an answer and its gradient, which all that a method without ``try_on`` needs is made of."""
+def _gradients(model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
+    """Ask for an answer and its gradient, of which all that a method without ``try_on`` needs is made."""
     loss = task.losses(model(images), labels).mean()
     torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
 
 
 def main() -> None:
-    """Answer one question on standard input."""
+    """Answer one question on standard input: ``problems``, or the ``error`` of a network that is none for us."""
     torch.set_num_threads(1)
     asked = json.load(sys.stdin)
-    json.dump(problems_of(asked["training"], asked["methods"]), sys.stdout)
+    try:
+        answer: dict[str, Any] = {"problems": problems_of(asked["training"], asked["methods"])}
+    except OneShuiError as error:
+        answer = {"error": str(error)}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -32,41 +32,53 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in tensors.items()}
 
 
+def is_tag(model: str) -> bool:
+    """Whether timm knows ``model`` and, if it has a tag, the tag."""
+    try:
+        return timm.get_pretrained_cfg(model) is not None
+    except RuntimeError:  # an unknown tag of a known architecture
+        return False
+
+
 def find_weights(model: str, weights_root: str | Path | None) -> Path:
     """Return the weights of timm's ``model`` (name with tag): from a folder, else the hub's cache, else the hub.
 
     Args:
-        model: names the file ``{model}.safetensors`` in ``weights_root``.
+        model: names the file ``{model}.safetensors`` in ``weights_root``; without a tag, that of its default weights.
         weights_root: folder of such files, or None.
 
     Raises:
         CheckpointError: they are in none of the three. It lists where was looked, and what to do.
     """
+    config = timm.get_pretrained_cfg(model) if is_tag(model) else None
+    full = f"{config.architecture}.{config.tag}" if config and config.tag else model
     tried = []
     if weights_root is None:
         tried.append("weights_root is not set")
     else:
-        file = Path(weights_root) / f"{model}.safetensors"
-        if file.is_file():
-            return file
-        tried.append(f"{file} does not exist")
+        files = [Path(weights_root) / f"{name}.safetensors" for name in dict.fromkeys([model, full])]
+        for file in files:
+            if file.is_file():
+                return file
+        tried.append(f"{' and '.join(map(str, files))} {'does' if len(files) == 1 else 'do'} not exist")
+    source = f"model.safetensors of the hub's {config.hf_hub_id}" if config and config.hf_hub_id else "them"
     advice = (
-        f"Save model.safetensors of the hub's timm/{model} as FOLDER/{model}.safetensors and set weights_root: FOLDER "
-        "(or --config weights_root=FOLDER); or name another file under training/DATASET/init_weights; or set "
-        "init_weights: random."
+        f"Save {source} as FOLDER/{full}.safetensors and set weights_root: FOLDER (or --config weights_root=FOLDER); "
+        "or name another file under training/DATASET/init_weights; or set init_weights: random."
     )
-    if not timm.is_model_pretrained(model):
+    if not timm.is_model_pretrained(model) or config is None:
         similar = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}*")[:5]) or "none"
         tried.append(f"timm knows no pretrained weights of that name (names like it: {similar})")
         raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}")
-    config = timm.get_pretrained_cfg(model)
-    repository = (config and config.hf_hub_id) or f"timm/{model}"
-    cached = huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE)
+    if not config.hf_hub_id:
+        tried.append("they are not on the hub")
+        raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}")
+    cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, _HUB_FILE)
     if isinstance(cached, str):
         return Path(cached)
-    tried.append(f"the hub's cache has no {repository}")
+    tried.append(f"the hub's cache has no {config.hf_hub_id}")
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, _HUB_FILE))
+        return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, _HUB_FILE))
     except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         tried.append(f"the hub could not be asked ({reason})")
@@ -80,9 +92,12 @@ def input_of_weights(model: str) -> tuple[Channels, Channels]:
         model: timm name; without a tag, that of its default weights.
 
     Raises:
-        ConfigError: timm does not know the model.
+        ConfigError: timm does not know the model, or its tag.
     """
-    config = timm.get_pretrained_cfg(model)
+    config = timm.get_pretrained_cfg(model) if is_tag(model) else None
     if config is None:
-        raise ConfigError(f"timm has no configuration of {model!r}: set mean and std under training/DATASET.")
+        raise ConfigError(
+            f"timm does not say what input {model!r} was trained with. Set mean and std under training/DATASET, or "
+            "name a tag that timm knows."
+        )
     return tuple(map(float, config.mean)), tuple(map(float, config.std))

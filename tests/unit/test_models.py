@@ -16,6 +16,7 @@ from oneshui.errors import CheckpointError, ConfigError
 from oneshui.files import sha256_file
 from oneshui.models import ModelSpec, build_model, check_model, features_and_logits, load_model, save_model
 from oneshui.tasks import Task
+from oneshui.weights import input_of_weights
 
 CPU = torch.device("cpu")
 TASK = Task("classification", ("a", "b", "c"))
@@ -211,6 +212,52 @@ def test_weights_may_lack_the_classifier(tmp_path: Path, architecture: str, head
     safetensors.torch.save_file(kept, path)
     found = build(spec_of(architecture), weights=path).state_dict()
     assert all(torch.equal(found[name], value) for name, value in kept.items())
+
+
+def test_weights_of_a_deeper_network_are_an_error(tmp_path: Path) -> None:
+    """All that the network needs is in the file, and more."""
+    path = tmp_path / "deep.safetensors"
+    deep = spec_of("vit_tiny_patch16_224", depth=2)
+    local_weights(path, deep)
+    build(deep, weights=path)
+    with pytest.raises(ConfigError, match=r"has 12 tensors that 'vit_tiny_patch16_224' has not, e\.g\. blocks\.1\."):
+        build(spec_of("vit_tiny_patch16_224"), weights=path)
+
+
+def test_old_weights_without_counters_of_batch_norm_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    state = local_weights(path, spec_of("resnet10t"))
+    safetensors.torch.save_file({name: value for name, value in state.items() if "num_batches" not in name}, path)
+    found = build(spec_of("resnet10t"), weights=path).state_dict()
+    assert torch.equal(found["conv1.0.weight"], state["conv1.0.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Also where position embeddings are resized, which rounds in half precision if timm does it there."""
+    path = tmp_path / "half.safetensors"
+    state = {name: value.to(dtype) for name, value in local_weights(path, spec_of("vit_tiny_patch16_224")).items()}
+    safetensors.torch.save_file({name: value.float() for name, value in state.items()}, tmp_path / "full.safetensors")
+    safetensors.torch.save_file(state, path)
+    larger = spec_of("vit_tiny_patch16_224", px=48)
+    found, wanted = (
+        build(larger, weights=tmp_path / name).state_dict() for name in ("half.safetensors", "full.safetensors")
+    )
+    assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == torch.float32 for name in wanted)
+
+
+def test_weights_of_ones_own_under_a_tag_that_timm_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    state = local_weights(path, spec_of("resnet10t"))
+    found = build(spec_of("resnet10t.mine"), weights=path).state_dict()
+    assert torch.equal(found["conv1.0.weight"], state["conv1.0.weight"])
+    with pytest.raises(ConfigError, match=r"what input 'resnet10t\.mine' was trained with\. Set mean and std"):
+        input_of_weights("resnet10t.mine")
+
+
+def test_options_that_the_configuration_gives_are_refused() -> None:
+    with pytest.raises(ConfigError, match="leave out num_classes"):
+        build_model(spec_of("resnet10t", num_classes=7))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "pickle", "name"])

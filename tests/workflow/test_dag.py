@@ -27,7 +27,8 @@ def test_paper_grid_is_whole_and_shares_pretrained_models_across_request_sizes(s
 
 @pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
-    (tmp_path / "data/mufac").mkdir(parents=True)
+    for folder in ("mufac", "celeba_small"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
     for name in ("demo", "celeba_small", "mufac_small", "mini_paper"):
         path = ROOT / f"config/{name}.yaml"
         planned = jobs(snakemake("--dry-run", "--configfile", str(path), "--", "all", "report").stdout)

@@ -167,7 +167,7 @@ def test_network_that_a_method_cannot_work_with_is_refused_when_planned(snakemak
     assert (
         "training/toy: method pgu cannot work with tf_efficientnet_cc_b0_4e: pgu: the network multiplies with" in said
     )
-    assert "Networks that it works with: test_resnet, resnet10t" in said
+    assert "Networks that it works with: test_resnet, resnetblur18" in said
     training["model"] = "tf_efficientnet_cc_b0_8e"
     path = str(write_config(tmp_path, config))
     for _ in range(2):
@@ -176,6 +176,11 @@ def test_network_that_a_method_cannot_work_with_is_refused_when_planned(snakemak
     assert len(list((tmp_path / ".snakemake/oneshui/networks").glob("*.json"))) == 1
     config["tables"]["toy"]["methods"].remove("pgu")
     snakemake("--dry-run", "--configfile", str(write_config(tmp_path, config)))
-    training["model"] = "resnet999"
-    said = snakemake("--dry-run", "--configfile", str(write_config(tmp_path, config)), fails=True).stdout
-    assert "timm cannot build model 'resnet999'" in said
+    for model, options, reason in (
+        ("resnet999", {}, "timm cannot build model 'resnet999'"),
+        ("resnet18", {"nonsense": 1}, "timm cannot build model 'resnet18'"),  # listed, but not with this option
+    ):
+        training |= {"model": model, "model_options": options}
+        said = snakemake("--dry-run", "--configfile", str(write_config(tmp_path, config)), fails=True).stdout
+        assert f"training/toy: {reason}" in said
+        assert "Traceback" not in said

@@ -75,11 +75,12 @@ class PGU:
         def look(name: str, product: Product) -> None:
             standardised(parameters.get(f"{name}.weight", parameters.get(name, product.weight)), product.weight)
 
-        with torch.no_grad(), Products(model, look):
+        with torch.enable_grad(), Products(model, look):  # gradients tell weights from fixed filters
             model(images)
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
         """Return the Gram matrix of every layer's inputs. Cost: one forward pass over D_tr."""
+        self.try_on(model, train.images(torch.arange(1)), train.labels[:1], train.task)
         grams = input_grams(model, (images for images, _ in train.batches(self.micro_batch)))
         return Artefact(grams, {"images": len(train)})
 
@@ -207,11 +208,15 @@ class Products(TorchFunctionMode):
     """While it is entered, every matrix product and convolution of a network's parameters is shown to ``see``.
 
     That is done where torch is asked for the product, so that it does not matter how a layer pads its input or what it
-    makes of its weight (timm's TensorFlow padding, weight standardisation, attention that puts its weights together).
+    makes of its weight (timm's TensorFlow padding, weight standardisation). Fixed filters are passed over. Recurrent
+    layers and products that are written out with ``@`` are not seen.
 
     Args:
         model: the network.
         see: gets the name of the weight's layer, and the product.
+
+    Raises:
+        ConfigError: with gradients enabled, a weight is made of parameters, but not by one layer of its own.
     """
 
     def __init__(self, model: nn.Module, see: Callable[[str, Product], None]) -> None:
@@ -223,7 +228,14 @@ class Products(TorchFunctionMode):
         }
 
     def __enter__(self) -> Self:
-        self._hooks = [layer.register_forward_pre_hook(self._start_of(name)) for name, layer in self._layers.items()]
+        self._hooks = [
+            hook
+            for name, layer in self._layers.items()
+            for hook in (
+                layer.register_forward_pre_hook(lambda layer, inputs, name=name: self._run(name)),
+                layer.register_forward_hook(lambda layer, inputs, outputs: self._run("")),
+            )
+        ]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -232,36 +244,33 @@ class Products(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
-    def _start_of(self, name: str) -> Callable[..., None]:
-        def start(layer: nn.Module, inputs: Any) -> None:
-            self._running = name
-
-        return start
+    def _run(self, name: str) -> None:
+        """Note the layer that runs; no layer runs another."""
+        self._running = name
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.linear:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             inputs = args[0] if args else kwargs["input"]
-            self._see(self._name_of(weight), Product(lambda: inputs.reshape(1, -1, inputs.shape[-1]), weight))
+            self._show(weight, lambda: inputs.reshape(1, -1, inputs.shape[-1]))
         elif func is F.conv2d:
             asked = _Convolution(*args, **kwargs)
-            self._see(self._name_of(asked.weight), Product(asked.rows, asked.weight))
+            self._show(asked.weight, asked.rows)
         return func(*args, **kwargs)
 
-    def _name_of(self, weight: Tensor) -> str:
-        """Return the layer that a weight belongs to, or that made it."""
-        name = self._names.get(id(weight))
+    def _show(self, weight: Tensor, inputs: Callable[[], Tensor]) -> None:
+        """Show a product of a parameter, or of what the layer that runs made of its own."""
+        name, layer = self._names.get(id(weight)), self._layers.get(self._running)
+        if name is None and layer is not None and layer.weight.shape == weight.shape:
+            name = self._running
         if name is not None:
-            return name.removesuffix(".weight")
-        layer = self._layers.get(self._running)
-        if layer is None or layer.weight.shape != weight.shape:
-            where = f" (seen after {self._running})" if self._running else ""
+            self._see(name.removesuffix(".weight"), Product(inputs, weight))
+        elif weight.requires_grad:  # a fixed filter does not
             raise ConfigError(
-                f"pgu: the network multiplies with a weight that is none of its parameters{where}, so no direction of "
-                "it can be kept. Choose another network; docs/networks.md lists some."
+                "pgu: the network multiplies with a weight that it makes of several parameters, so no direction of it "
+                "can be kept. docs/networks.md lists networks that work."
             )
-        return self._running
 
 
 @dataclass(frozen=True)
@@ -323,7 +332,8 @@ def step_of(weight: Tensor, used: Tensor, gradient: Tensor, projection: Tensor) 
         return off(gradient, projection)
     rows = used.detach().flatten(1)
     step = off(gradient, projection, also=torch.stack([torch.ones_like(rows), rows]))
-    return (step.flatten(1) / slope.square()).reshape(gradient.shape)
+    dead = slope.abs() < 1e-12  # all weights of a row are alike: it is not moved
+    return torch.where(dead, 0, step.flatten(1) / slope.square()).reshape(gradient.shape)
 
 
 def standardised(parameter: Tensor, used: Tensor) -> Tensor | None:
@@ -347,6 +357,6 @@ def standardised(parameter: Tensor, used: Tensor) -> Tensor | None:
     if not torch.allclose(rows, slope * own, rtol=1e-3, atol=1e-3 * float(rows.abs().max())):
         raise ConfigError(
             "pgu: a layer makes another weight of its parameter than a standardised one, so no direction of it can be "
-            "kept. Choose another network; docs/networks.md lists some."
+            "kept. docs/networks.md lists networks that work."
         )
     return slope

@@ -1,10 +1,12 @@
 """Refusing, while the workflow is planned, a network that a method of its tables cannot work with. No torch here."""
 
+import contextlib
 import csv
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +15,90 @@ from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
 
+#: hyper-parameters on which it depends what a method asks of a network (``try_on``)
+_TRIED_BY = ("kind", "fisher", "micro_batch", "jvp")
+
 
 def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | Path) -> None:
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
-    Networks in ``table`` are known. Others are tried in a process of their own, some seconds for each, once: the answer
-    is kept in ``cache``.
+    Networks that stand in ``table`` with the same options and input are known. Others are tried in a process of their
+    own, once: the answer is kept in ``cache``. Methods of somebody else's are not tried.
 
     Args:
         config: the whole configuration.
-        table: ``resources/networks.csv``: ``network``, ``family``, and a column per kind of method: "" or why not.
+        table: ``resources/networks.csv``: ``network``, ``options`` (JSON), ``px``, ``family``, and a column per kind of
+            method: "" or why not.
         cache: folder of earlier answers.
 
     Raises:
         ConfigError: it names dataset, network, method, the reason, and networks that work.
     """
     with open(table, encoding="utf-8", newline="") as file:
-        known = {row["network"]: row for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    known = {(row["network"], row["options"], int(row["px"])): row for row in rows}
     for dataset, methods in _asked(config).items():
         training = config["training"][dataset]
-        network = training["model"].partition(".")[0]
-        if network in known:
-            problems = {name: known[network][method["kind"]] for name, method in methods.items()}
+        row = known.get(key_of(training))
+        if row is not None:
+            problems = {name: row[spec["kind"]] for name, specs in methods.items() for spec in specs}
         else:
-            problems = _tried(training, methods, Path(cache))
+            problems = _tried(training, methods, Path(cache), f"training/{dataset}")
         for name, problem in problems.items():
             if problem:
-                fit = [other for other, row in known.items() if not row[methods[name]["kind"]]]
+                kind = methods[name][0]["kind"]
+                fit = dict.fromkeys(row["network"] for row in rows if not row[kind])
                 raise ConfigError(
                     f"training/{dataset}: method {name} cannot work with {training['model']}: {problem} Networks that "
                     f"it works with: {', '.join(fit)}. Or leave {name} out of the tables of {dataset}."
                 )
 
 
-def _asked(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Methods of ours by dataset, with the hyper-parameters of the first size that a table asks for."""
-    asked: dict[str, dict[str, dict[str, Any]]] = {}
+def key_of(training: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return the network of an entry under ``training``: architecture, options as JSON, input in px."""
+    options = json.dumps(training["model_options"], sort_keys=True)
+    return training["model"].partition(".")[0], options, int(training["input_px"])
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """For each dataset the methods of ours, each with the distinct ways in which it will ask the network."""
+    asked: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    seen = set()
     for dataset, n, method in grid_points(config["tables"]):
+        of_dataset = asked.setdefault(dataset, {})
         spec = method_spec(config["methods"], method, dataset, n)
-        if spec["kind"] in METHODS:
-            asked.setdefault(dataset, {}).setdefault(method, spec)
+        way = (dataset, method, *(spec.get(name) for name in _TRIED_BY))
+        if spec["kind"] in METHODS and way not in seen:
+            seen.add(way)
+            of_dataset.setdefault(method, []).append(spec)
     return asked
 
 
-def _tried(training: Mapping[str, Any], methods: Mapping[str, Any], cache: Path) -> dict[str, str]:
+def _tried(
+    training: Mapping[str, Any], methods: Mapping[str, Iterable[Mapping[str, Any]]], cache: Path, where: str
+) -> dict[str, str]:
     """Ask ``oneshui.networks``, or remember what it said."""
-    network = {key: training[key] for key in ("model", "model_options", "input_px")}
-    path = cache / f"{spec_hash({'network': network, 'methods': methods})}.json"
+    ways = {name: [{k: spec[k] for k in _TRIED_BY if k in spec} for spec in specs] for name, specs in methods.items()}
+    versions = {name: version(name) for name in ("oneshui", "timm", "torch")}
+    path = cache / f"{spec_hash([key_of(training), ways, versions])}.json"
     if path.exists():
         remembered: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return remembered
-    question = json.dumps({"training": dict(training), "methods": dict(methods)})
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "oneshui.networks"],
-        input=question,
-        capture_output=True,
-        text=True,
-        check=False,
+    question = json.dumps(
+        {"training": dict(training), "methods": {name: list(specs) for name, specs in methods.items()}}
     )
+    command = [sys.executable, "-W", "ignore", "-m", "oneshui.networks"]
+    done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = next((line for line in reversed(done.stderr.splitlines()) if "ConfigError: " in line), "")
+        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise ConfigError(
-            said.partition("ConfigError: ")[2] or f"{training['model']} could not be tried: {done.stderr}"
+            f"{where}: {training['model']} could not be tried: {' '.join(command)} ended with status {done.returncode} "
+            f"and said: {said[0]}"
         )
-    problems: dict[str, str] = json.loads(done.stdout)
-    write_text(path, json.dumps(problems))
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise ConfigError(f"{where}: {answer['error']}")
+    problems: dict[str, str] = answer["problems"]
+    with contextlib.suppress(OSError):  # a folder that cannot be written to: the next plan asks again
+        write_text(path, json.dumps(problems))
     return problems

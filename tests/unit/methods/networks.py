@@ -5,16 +5,20 @@
 writes resources/networks.csv and the table of docs/networks.md; tests compare both with what they find.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS, make_method, needs_of
 from oneshui.methods.base import Support, TensorSet
 from oneshui.models import ModelSpec, build_model, check_model
+from oneshui.networks import problems_of
+from oneshui.planning.networks import key_of
 from oneshui.tasks import Task
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +32,7 @@ VIT = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
 #: timm name -> family, input size in px, options that make it tiny
 NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "test_resnet": ("ResNet", 32, {}),
+    "resnetblur18": ("ResNet with fixed blur filters", 32, {"channels": (8, 8, 8, 8)}),
     "resnet10t": ("ResNet", 32, {"channels": (8, 8, 8, 8), "stem_width": 8}),
     "resnet18": ("ResNet", 32, {"channels": (8, 8, 8, 8)}),
     "resnetv2_50x1_bit": ("BiT: ResNetV2 with weight standardisation", 64, {"channels": (128,) * 4, "stem_chs": 32}),
@@ -39,7 +44,6 @@ NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "regnetx_002": ("RegNet", 32, {}),
     "densenet121": ("DenseNet", 32, {"growth_rate": 4, "block_config": (1, 1, 1, 1)}),
     "vit_tiny_patch16_224": ("ViT", 32, VIT),
-    "vit_base_patch16_224": ("ViT", 32, VIT),
     "deit_tiny_distilled_patch16_224": ("DeiT, distilled", 32, VIT),
     "vit_small_patch14_dinov2": ("DINOv2: layer scale", 32, VIT),
     "vit_small_patch14_reg4_dinov2": ("DINOv2 with registers", 32, VIT),
@@ -111,18 +115,36 @@ def outcome(network: str, method: str, kind: str) -> str:
     return ""
 
 
-def row_of(network: str) -> dict[str, str]:
+def row_of(network: str) -> dict[str, Any]:
     """Return a network's row of resources/networks.csv."""
+    family, px, options = NETWORKS[network]
     found = {method: {outcome(network, method, kind) for kind in TASKS} for method in METHODS}
-    return {"network": network, "family": NETWORKS[network][0], **{name: max(of) for name, of in found.items()}}
+    problems = {name: max(of) for name, of in found.items()}
+    return {"network": network, "options": json.dumps(options, sort_keys=True), "px": px, "family": family, **problems}
+
+
+def shipped() -> dict[tuple[str, str, int], tuple[str, dict[str, Any]]]:
+    """Return the networks of our configurations: a configuration and its entry under training."""
+    found = {}
+    for path in sorted((ROOT / "config").glob("*.yaml")):
+        for training in yaml.safe_load(path.read_text())["training"].values():
+            found.setdefault(key_of(training), (path.name, training))
+    return found
+
+
+def tried_row_of(key: tuple[str, str, int]) -> dict[str, Any]:
+    """Return the row of a network of our configurations, as the workflow would try it: as large as it is."""
+    name, training = shipped()[key]
+    found = problems_of(training, {kind: [{"kind": kind, **params}] for kind, params in PARAMS.items()})
+    problems = {kind: found.get(kind, "") for kind in METHODS}
+    return {"network": key[0], "options": key[1], "px": key[2], "family": f"as in {name}", **problems}
 
 
 def page_table(table: pd.DataFrame) -> str:
     """Return the table of docs/networks.md."""
-    names = [name for name in METHODS if name in table.columns]
-    lines = [f"| network | family | {' | '.join(names)} |", f"|---|---|{':-:|' * len(names)}"]
+    lines = [f"| network | family | {' | '.join(METHODS)} |", f"|---|---|{':-:|' * len(METHODS)}"]
     for row in table.to_dict("records"):
-        marks = " | ".join("no" if row[name] else "yes" for name in names)
+        marks = " | ".join("no" if row[name] else "yes" for name in METHODS)
         lines.append(f"| `{row['network']}` | {row['family']} | {marks} |")
     return "\n".join(lines)
 
@@ -136,7 +158,7 @@ def with_table(page: str, table: pd.DataFrame) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)  # with more, tiny products wait for each other
-    table = pd.DataFrame([row_of(network) for network in NETWORKS])
+    table = pd.DataFrame([*(row_of(network) for network in NETWORKS), *(tried_row_of(key) for key in shipped())])
     TABLE.write_text(table.to_csv(index=False, lineterminator="\n"))
     PAGE.write_text(with_table(PAGE.read_text(), table))
 

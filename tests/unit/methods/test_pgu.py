@@ -345,6 +345,43 @@ def test_standardised_weight_moves_off_what_training_uses(make: type[nn.Conv2d])
         np.testing.assert_allclose(step.numpy(), -lr * free, rtol=1e-4, atol=1e-4 * lr * np.abs(free).max())
 
 
+def test_row_of_equal_weights_stays_and_harms_nobody() -> None:
+    """A dead filter of a standardised layer, whose weights cannot be told from their mean."""
+    task = TASKS["classification"]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(
+            StdConv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, task.n_outputs)
+        ).double()  # fmt: skip
+    nn.init.constant_(model[0].weight[2], 0.3)
+    train = make_set(4, task, 1)
+    start = model[0].weight.detach().clone()
+    result = METHOD.unlearn(model, support_of(task), METHOD.precompute(model, train, train, seed=0), seed=0)
+    moved = result.model[0].weight.detach() - start
+    assert bool(moved.isfinite().all()) and not moved[2].any() and bool(moved[[0, 1, 3, 4, 5]].flatten(1).any(1).all())
+
+
+def test_fixed_filters_are_passed_over() -> None:
+    """They take part in no direction, also where they have the shape of the layer before them."""
+    task = TASKS["classification"]
+
+    class Blur(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kernel", torch.full((4, 1, 3, 3), 1 / 9))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.conv2d(images, self.kernel.clone(), stride=2, groups=4)
+
+    before = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4)]
+    after = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, task.n_outputs)]
+    model, plain = nn.Sequential(*before, Blur(), *after).double(), nn.Sequential(*before).double()
+    train = make_set(4, task, 1)
+    grams = METHOD.precompute(model, train, train, seed=0).tensors
+    assert set(grams) == {"0", "1", "5"}
+    torch.testing.assert_close(grams["1"], direct_grams(plain, train.pixels)["1"])
+
+
 class _Mixed(nn.Conv2d):
     """A layer whose weight is made anew for every batch, as in CondConv."""
 
@@ -369,8 +406,9 @@ def test_weight_of_another_shape_is_an_error() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return nn.functional.linear(images.mean((2, 3)), torch.cat(list(self.parts)))
 
-    with pytest.raises(ConfigError, match="a weight that is none of its parameters"):
-        input_grams(Both(), iter([torch.zeros(1, 3, 8, 8)]))
+    train = make_set(4, TASKS["classification"], 1)
+    with pytest.raises(ConfigError, match="a weight that it makes of several parameters"):
+        METHOD.precompute(Both().double(), train, train, seed=0)
 
 
 def test_nobody_watches_after_an_error() -> None:
