@@ -329,3 +329,12 @@ def test_pickle_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_model(tmp_path / name, CPU)
     assert not mark.exists()
+
+
+def test_model_of_an_earlier_version_has_one_mean_for_all_channels() -> None:
+    spec = spec_of("resnet10t")
+    old = {**asdict(spec), "mean": 0.5, "std": 0.25}
+    found = ModelSpec.from_dict(json.loads(json.dumps(old)))
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
+    now = ModelSpec.from_dict(json.loads(json.dumps(asdict(spec))))
+    assert (now.mean, now.std) == (spec.mean, spec.std)
