@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -60,6 +61,11 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     paired = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
     assert paired["attack"]["offline_a"] == "paired_seed"
     assert len(pd.read_csv(tmp_path / ranking)) == 3
+    bars = pd.read_csv(tmp_path / "results/figures/bars.csv")
+    keys, of_seeds = ["method", "quantity"], bars["seed"].notna()
+    means = bars[of_seeds].groupby(keys)["value"].mean()
+    assert bars[of_seeds].groupby(keys).size().eq(2).all()
+    np.testing.assert_allclose(means, bars[~of_seeds].set_index(keys)["value"].reindex(means.index), rtol=1e-6)
 
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
     again = run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config))).stdout

@@ -178,12 +178,13 @@ def make_faces_figure(
 
 
 def _seed_values(metrics_paths: Sequence[str | Path]) -> pd.DataFrame | None:
-    """Return what single seeds reached, in percent: one row per dataset, n, method and seed."""
+    """Return what single seeds reached, in percent: one row per dataset, n, method and seed, without controls."""
     if not metrics_paths:
         return None
     metrics = pd.concat([read_table(path, METRICS)[0] for path in metrics_paths])
-    chosen = metrics[metrics["metric"].isin([*MEASURES.values(), "tow"])]
-    wide = chosen.assign(quantity=chosen["split"].where(chosen["metric"] != "tow", "tow")).pivot_table(
+    own = metrics["origin"] != "wrong_photos"
+    chosen = metrics[own & metrics["metric"].isin([*MEASURES.values(), "tow"])]
+    wide = chosen.assign(quantity=chosen["split"].where(chosen["metric"] != "tow", "tow")).pivot(
         index=["dataset", "n", "method", "seed"], columns="quantity", values="value"
     )
     return (100 * wide.reindex(columns=["retain", "forget", "test", "tow"])).reset_index()
