@@ -84,9 +84,9 @@ class Timm(Weigh):
     def forward_features(self, images: Tensor) -> Tensor:
         return images
 
-    def forward_head(self, images: Tensor, pre_logits: bool) -> Tensor:
-        assert pre_logits
-        return images.mean((2, 3))
+    def forward_head(self, images: Tensor, pre_logits: bool = False) -> Tensor:
+        features = images.mean((2, 3))
+        return features if pre_logits else self.get_classifier()(features)
 
     def get_classifier(self) -> nn.Module:
         return Head(self.n, self.size)

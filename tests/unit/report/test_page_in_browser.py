@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not BROWSER, reason="no Chromium here (Debian: apt-get install chromium)"),
 ]
 #: what the browser asks for by itself, whatever it shows
-ITS_OWN = ("google.com", "gvt1.com")
+ITS_OWN = ("google.com", "gvt1.com", "update.googleapis.com")
 
 
 class Seen:
@@ -30,7 +30,7 @@ class Seen:
 
     def add(self, path: str) -> None:
         host = urlsplit(path if "//" in path else f"//{path}").hostname or path
-        if ".".join(host.split(".")[-2:]) not in ITS_OWN:
+        if not any(f".{host}".endswith(f".{own}") for own in ITS_OWN):
             self.hosts.append(host)
 
 
