@@ -17,7 +17,7 @@ from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.tasks import Task
 from oneshui.tensors import load_tensors, save_tensors
-from oneshui.weights import input_of_weights, is_tag, read_weights
+from oneshui.weights import config_of, input_of_weights, read_weights
 
 #: arguments of ``timm.create_model`` that are no options of ours
 _GIVEN = {"num_classes", "in_chans", "img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
@@ -79,7 +79,9 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     given = sorted(_GIVEN & spec.options.keys())
     if given:
         raise ConfigError(f"model_options: leave out {', '.join(given)}, which data and configuration give")
-    name = spec.architecture if weights is not None and is_tag(spec.architecture) else spec.architecture.split(".")[0]
+    name = (
+        spec.architecture if weights is not None and config_of(spec.architecture) else spec.architecture.split(".")[0]
+    )
     options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
     if weights is not None:
         # timm keeps a classifier whose size its configuration says to be the wanted one; none has -1

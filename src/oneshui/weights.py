@@ -7,6 +7,7 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor
 
 from oneshui.config import Channels
@@ -32,12 +33,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in tensors.items()}
 
 
-def is_tag(model: str) -> bool:
-    """Whether timm knows ``model`` and, if it has a tag, the tag."""
+def config_of(model: str) -> PretrainedCfg | None:
+    """Return what timm knows of the weights of ``model``, or None where it does not know the model or its tag."""
     try:
-        return timm.get_pretrained_cfg(model) is not None
+        return timm.get_pretrained_cfg(model)
     except RuntimeError:  # an unknown tag of a known architecture
-        return False
+        return None
 
 
 def find_weights(model: str, weights_root: str | Path | None) -> Path:
@@ -50,7 +51,7 @@ def find_weights(model: str, weights_root: str | Path | None) -> Path:
     Raises:
         CheckpointError: they are in none of the three. It lists where was looked, and what to do.
     """
-    config = timm.get_pretrained_cfg(model) if is_tag(model) else None
+    config = config_of(model)
     full = f"{config.architecture}.{config.tag}" if config and config.tag else model
     tried = []
     if weights_root is None:
@@ -94,7 +95,7 @@ def input_of_weights(model: str) -> tuple[Channels, Channels]:
     Raises:
         ConfigError: timm does not know the model, or its tag.
     """
-    config = timm.get_pretrained_cfg(model) if is_tag(model) else None
+    config = config_of(model)
     if config is None:
         raise ConfigError(
             f"timm does not say what input {model!r} was trained with. Set mean and std under training/DATASET, or "

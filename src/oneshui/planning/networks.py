@@ -41,7 +41,7 @@ def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | P
         training = config["training"][dataset]
         row = known.get(key_of(training))
         if row is not None:
-            problems = {name: row[spec["kind"]] for name, specs in methods.items() for spec in specs}
+            problems = {name: row[specs[0]["kind"]] for name, specs in methods.items()}
         else:
             problems = _tried(training, methods, Path(cache), f"training/{dataset}")
         for name, problem in problems.items():
