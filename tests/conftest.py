@@ -2,6 +2,9 @@
 
 import gc
 import os
+import sys
+
+import pytest
 
 # pytest runs on as many processes as there are cores; more threads than that take turns and triple the time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,3 +18,10 @@ def pytest_configure() -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_run() -> None:
+    """Random weights of a test are the same in every run, alone or among others: no test passes by luck."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
