@@ -1,82 +1,44 @@
-"""Configuration as values: strict conversion to dataclasses, and how a method's entry is resolved.
+"""The configuration as typed models: every key with its type, range, unit and meaning; and how an entry is resolved.
 
-Only the standard library is imported with it, because the workflow reads it at every start.
+The workflow passes on the values as they were written, never these models: it records a job's parameters, and 1.0 in
+place of 1 would train a model again. No torch here: the workflow reads this module at every start.
 """
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, model_validator
+
+from oneshui.checked import (
+    ABSENT,
+    Count,
+    CountRange,
+    CropScale,
+    Fraction,
+    Name,
+    NonNegative,
+    Once,
+    Positive,
+    Spec,
+    checked,
+    read,
+)
 from oneshui.errors import ConfigError
-
-T = TypeVar("T")
 
 #: a value for each of the three colour channels
 Channels = tuple[float, ...]
 
-#: rows of tables that are trained, not unlearned; the ceiling is a second retrained model from another initialisation
+#: models of a table that are trained, not unlearned; ``ceiling`` is the second retrained model
 TRAINED = ("pretrain", "retrain", "ceiling")
+#: value of ``attack/offline_a`` that chooses it on the next seed
+PAIRED_SEED = "paired_seed"
 
-
-def from_mapping(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
-    """Return ``cls(**raw)`` for a dataclass, refusing unknown and missing keys and values of other types.
-
-    Lists become tuples. Numbers must be finite, and whole ones written without a point.
-
-    Raises:
-        ConfigError: naming ``where``, the key, and what is allowed.
-    """
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(raw) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; allowed: {', '.join(known)}")
-    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in raw]
-    if missing:
-        raise ConfigError(f"{where}: missing key {', '.join(missing)}; it has: {', '.join(raw) or 'nothing'}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    hints = get_type_hints(cls)
-    for key, value in values.items():
-        if not _fits(value, hints[key]):
-            # YAML takes 1e-3 for text
-            told = " (a number in YAML needs a point: 1.0e-3)" if isinstance(value, str) else ""
-            raise ConfigError(f"{where}: {key} is {raw[key]!r}, allowed: {_words(hints[key])}{told}")
-    return cls(**values)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of the annotated type; types that no configuration can hold are not judged."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(_fits(value, each) for each in get_args(kind))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if not isinstance(value, tuple):
-            return False
-        if kinds[-1] is Ellipsis:
-            return all(_fits(each, kinds[0]) for each in value)
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind) if kind in (bool, str, NoneType) else True
-
-
-def _words(kind: Any) -> str:
-    """What a type is called in an error."""
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(map(_words, get_args(kind)))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        if kinds[-1] is Ellipsis:
-            return f"a list, each: {_words(kinds[0])}"
-        return f"a list of {len(kinds)}: {', '.join(map(_words, kinds))}"
-    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text", NoneType: "null"}
-    return names.get(kind, str(kind))
+_Index = Annotated[int, Field(ge=0)]
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_StoredPx = Annotated[int, Field(ge=8, le=4096)]
+_Channel = Annotated[float, Field(ge=0, le=1)]
 
 
 def per_channel(value: float | Sequence[float]) -> Channels:
@@ -91,193 +53,394 @@ def per_channel(value: float | Sequence[float]) -> Channels:
     return values
 
 
-_OPTIMISERS = ("sgd", "adamw")
-_PRECISIONS = ("bf16", "fp32")
+@checked("split")
+class SplitSpec(Spec):
+    """How a dataset is split."""
+
+    train: _Share = Field(description="share of the images to train on; no identity is in two sets")
+    val: _Share = Field(description="share of the images for validation; the rest is the test set")
+    n_ranked: Count = Field(description="training identities that can ask to be forgotten: the largest n of a request")
+    min_images_first: int = Field(ge=2, description="images that the first of them has at least (for requests of one)")
+    min_images: int = Field(
+        ge=2, description="images that each of them has at least: one photo to ask with, one to forget"
+    )
+    dedup: bool = Field(description="keep one picture of each group of near-identical ones before splitting")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.train + self.val >= 1:
+            raise ValueError(f"train = {self.train} and val = {self.val}, allowed: shares that sum to less than 1")
+        if self.min_images_first < self.min_images:
+            raise ValueError(f"min_images_first = {self.min_images_first}, allowed: >= min_images = {self.min_images}")
+        return self
 
 
-@dataclass(frozen=True)
-class SplitSpec:
-    """How a dataset is split.
+@checked("synthetic")
+class SyntheticSpec(Spec):
+    """Cartoon faces that oneshui draws itself, and how they are labelled."""
 
-    Attributes:
-        train: share of the images whose identities are trained on, in (0, 1).
-        val: share for validation, in (0, 1); the test set is the rest.
-        n_ranked: number of train identities that can ask to be forgotten; every request n is at most this.
-        min_images_first: images that the identity of rank 0 has at least (n = 1 needs a measurable forget set).
-        min_images: images that every other ranked identity has at least: one support image and one to forget.
-        dedup: keep one picture of each group of near-identical ones before splitting.
-    """
+    task: Literal["classification", "multilabel"] = Field(
+        description="`classification`: one class, the age shown; `multilabel`: the 40 attributes of CelebA"
+    )
+    n_identities: Count = Field(description="number of identities")
+    images_per_identity: CountRange = Field(description="smallest and largest number of images of an identity")
+    image_px: int = Field(ge=16, description="width and height, px")
+    n_classes: int = Field(description="age classes, 2 to 26 (8 in the `mufac` layout); ignored for `multilabel`")
+    memorised_frac: Fraction = Field(
+        description="share of identities (of identity-attribute pairs for `multilabel`) whose label is drawn at random"
+        " once, whatever the images show"
+    )
+    noise_frac: Fraction = Field(description="share of images whose class is random, or of attributes that are flipped")
+    seed: _Index = Field(description="other faces for each seed")
 
-    train: float
-    val: float
-    n_ranked: int
-    min_images_first: int
-    min_images: int
-    dedup: bool
-
-    def __post_init__(self) -> None:
-        if not (0 < self.train < 1 and 0 < self.val < 1 and self.train + self.val < 1):
-            raise ConfigError(f"split: train = {self.train} and val = {self.val} must be > 0 and sum to less than 1")
-        if self.n_ranked < 1 or self.min_images < 2 or self.min_images_first < self.min_images:
-            raise ConfigError(
-                f"split: n_ranked = {self.n_ranked} must be >= 1, min_images = {self.min_images} >= 2 (a photo to ask "
-                f"with and one to forget), min_images_first = {self.min_images_first} >= min_images"
-            )
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "SplitSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "split")
+    @model_validator(mode="after")
+    def _classes(self) -> Self:
+        # classes are named by one letter, as in MUFAC
+        if self.task == "classification" and not 2 <= self.n_classes <= 26:
+            raise ValueError(f"n_classes = {self.n_classes}, allowed: a whole number in [2, 26]")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """How models of a dataset are trained (paper, appendix A).
+@checked("datasets")
+class Dataset(Spec):
+    """One dataset: where its images are and how they are split."""
 
-    Attributes:
-        model: timm name, with the tag of its weights where ``init_weights`` is not random.
-        model_options: further keyword arguments of timm's ``create_model``.
-        init_weights: ``random``, ``timm`` (by the tag: ``oneshui.weights.find_weights``), or the path of a local
-            safetensors file.
-        input_px: side of the network's input, px, >= 8.
-        mean: of channel values in [0, 1]: a number, or one for each of red, green and blue; None is what the tag's
-            weights were trained with, and must be given where they are random.
-        std: likewise, > 0.
-        epochs: passes over the training set, >= 1.
-        warmup_epochs: of linear warm-up from 0, >= 0; then cosine to 0.
-        batch_size: >= 1.
-        optimiser: ``sgd`` (the paper), or ``adamw``, which learns small sets by heart in fewer epochs.
-        lr: peak learning rate, > 0.
-        momentum: of SGD, or the first beta of AdamW, in [0, 1).
-        weight_decay: >= 0.
-        crop_scale: area range of RandomResizedCrop, within (0, 1].
-        precision: ``bf16`` autocast on CUDA (the CPU always computes in fp32), or ``fp32``.
-        revision: raise it when a change of code changes results, to train again.
-    """
+    layout: Literal["celeba", "celebahq", "mufac", "manifest", "synthetic"] = Field(
+        description="how the raw folder is laid out, see below"
+    )
+    folder: str = Field(default=ABSENT, description="raw folder below `data_root`; left out for synthetic faces")
+    options: dict[str, Any] = Field(
+        description="options of the layout, e.g. the column names of a manifest; {} for none"
+    )
+    identities: Annotated[int, Field(ge=3)] | None = Field(
+        description="size of a random subset of the identities; null: all"
+    )
+    min_images: Count = Field(description="identities with fewer images are left out")
+    duplicate_distance: int = Field(
+        ge=0, le=64, description="bits of 64 in which the perceptual hashes of near-identical pictures may differ"
+    )
+    stored_px: tuple[_StoredPx, _StoredPx] = Field(description="height and width at which images are kept, px")
+    split: SplitSpec = Field(description="how its identities are split")
+    synthetic: SyntheticSpec = Field(default=ABSENT, description="draw the faces and write them in this layout first")
 
-    model: str
-    model_options: dict[str, Any]
-    init_weights: str
-    input_px: int
-    mean: float | tuple[float, float, float] | None = None
-    std: float | tuple[float, float, float] | None = None
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    optimiser: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    crop_scale: tuple[float, float]
-    precision: str
-    revision: int
-
-    def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        given = self.mean is not None and self.std is not None
-        checks = {
-            "mean and std given where init_weights is random": self.init_weights != "random" or given,
-            "mean in [0, 1]": self.mean is None or all(0 <= value <= 1 for value in per_channel(self.mean)),
-            "epochs >= 1": self.epochs >= 1,
-            "warmup_epochs in [0, epochs]": 0 <= self.warmup_epochs <= self.epochs,
-            "batch_size >= 1": self.batch_size >= 1,
-            "lr > 0": self.lr > 0,
-            "momentum in [0, 1)": 0 <= self.momentum < 1,
-            "weight_decay >= 0": self.weight_decay >= 0,
-            "std > 0": self.std is None or min(per_channel(self.std)) > 0,
-            "input_px >= 8": self.input_px >= 8,
-            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
-            f"optimiser in {_OPTIMISERS}": self.optimiser in _OPTIMISERS,
-            f"precision in {_PRECISIONS}": self.precision in _PRECISIONS,
-        }
-        broken = [rule for rule, holds in checks.items() if not holds]
-        if broken:
-            raise ConfigError(f"training: {'; '.join(broken)} does not hold for {asdict(self)}")
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "TrainSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "training")
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if self.layout == "synthetic" and self.synthetic is None:
+            raise ValueError("missing key synthetic, which says what to draw")
+        if self.layout != "synthetic" and (self.folder is None) == (self.synthetic is None):
+            raise ValueError(f"either folder or synthetic must be given with layout: {self.layout}, and not both")
+        return self
 
 
-_COMBINE = ("mean_log_ratio", "majority")
-_REFERENCES = ("own", "seeds")
-PAIRED_SEED = "paired_seed"
+@checked("training")
+class TrainSpec(Spec):
+    """How models of a dataset are trained (paper, appendix A)."""
+
+    model: str = Field(description="timm name, with the tag of its weights where `init_weights` is not `random`")
+    model_options: dict[str, Any] = Field(description="keyword arguments of `timm.create_model`; {} for none")
+    init_weights: str = Field(
+        description="`random`, `timm` (the weights of the tag), or the path of a local safetensors file"
+    )
+    input_px: int = Field(ge=8, description="side of the network's input, px")
+    mean: _Channel | tuple[_Channel, _Channel, _Channel] | None = Field(
+        default=None,
+        description="mean of channel values in [0, 1]: one number, or one for each channel; null or left out:"
+        " what the weights were trained with",
+    )
+    std: Positive | tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="standard deviation of channel values, likewise"
+    )
+    epochs: Count = Field(description="passes over the training set")
+    warmup_epochs: _Index = Field(description="epochs in which the learning rate rises from 0; then a cosine to 0")
+    batch_size: Count = Field(description="images of a step")
+    optimiser: Literal["sgd", "adamw"] = Field(
+        description="`sgd`: the paper's; `adamw` learns small sets by heart in fewer epochs"
+    )
+    lr: Positive = Field(description="peak learning rate")
+    momentum: Fraction = Field(description="of SGD; the first beta of AdamW")
+    weight_decay: NonNegative = Field(description="weight decay of the optimiser")
+    crop_scale: CropScale = Field(description="smallest and largest area of a random crop, as a share of the image")
+    precision: Literal["bf16", "fp32"] = Field(description="number format on a GPU; the CPU always computes in fp32")
+    revision: Count = Field(description="raise it after a change of code that changes results, to train again")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.init_weights == "random" and (self.mean is None or self.std is None):
+            raise ValueError("mean and std must be given where init_weights is random")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs = {self.warmup_epochs}, allowed: <= epochs = {self.epochs}")
+        return self
 
 
-@dataclass(frozen=True)
-class AttackSpec:
-    """What an attacker looks at and how (paper, appendix B; docs/metrics.md).
+_References = Annotated[
+    int, Field(ge=1, description="images of people who never ask, at most; they stand for the population")
+]
 
-    Attributes:
-        views: random crops, mirrored at random, that are scored beside the test transform, >= 0; the same for every
-            model of a dataset.
-        crop_scale: area range of these crops, within (0, 1].
-        max_reference: at most this many images of people who are never asked about stand for the population (z in
-            equation 8), >= 1.
-        gamma: threshold of the likelihood ratio (equation 9), > 0.
-        offline_a: weight of the reference model in the denominator of the ratio, in [0, 1]; or ``paired_seed``: the one
-            that attacks the same method on the next seed best, never chosen on the attacked model.
-        combine: over views, ``mean_log_ratio``, or ``majority`` of the views for each pair of images.
-        references: ``own``: the retrained model of the seed; ``seeds``: also those of other seeds, each for the images
-            that are test images there, which it has neither learned nor chosen its best epoch by.
-    """
 
-    views: int
-    crop_scale: tuple[float, float]
-    max_reference: int
-    gamma: float
-    offline_a: float | str
-    combine: str
-    references: str
+@checked("attack")
+class AttackSpec(Spec):
+    """What an attacker looks at, and how (paper, appendix B; docs/metrics.md)."""
 
-    def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        checks = {
-            "views >= 0": self.views >= 0,
-            "0 < crop_scale[0] <= crop_scale[1] <= 1": 0 < low <= high <= 1,
-            "max_reference >= 1": self.max_reference >= 1,
-            "gamma > 0": self.gamma > 0,
-            f"offline_a in [0, 1] or {PAIRED_SEED}": self.offline_a == PAIRED_SEED
-            or (not isinstance(self.offline_a, str) and 0 <= self.offline_a <= 1),
-            f"combine in {_COMBINE}": self.combine in _COMBINE,
-            f"references in {_REFERENCES}": self.references in _REFERENCES,
-            f"references: own with offline_a: {PAIRED_SEED}": self.offline_a != PAIRED_SEED or self.references == "own",
-        }
-        broken = [rule for rule, holds in checks.items() if not holds]
-        if broken:
-            raise ConfigError(f"attack: {'; '.join(broken)} does not hold for {asdict(self)}")
+    views: _Index = Field(description="random crops that are scored beside the test transform")
+    crop_scale: CropScale = Field(description="smallest and largest area of these crops, as a share of the image")
+    max_reference: _References
+    gamma: Positive = Field(description="threshold of the likelihood ratio (equation 9)")
+    offline_a: _Channel | Literal["paired_seed"] = Field(
+        description="weight of the reference model in the ratio's denominator; `paired_seed`: the weight that attacks"
+        " the same method best on the next seed"
+    )
+    combine: Literal["mean_log_ratio", "majority"] = Field(description="how the views of an image become one score")
+    references: Literal["own", "seeds"] = Field(
+        description="`own`: the retrained model of the seed; `seeds`: also those of other seeds, for images that are"
+        " test images there"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.offline_a == PAIRED_SEED and self.references != "own":
+            raise ValueError(f"references = {self.references!r}, allowed: own, with offline_a: {PAIRED_SEED}")
+        return self
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "AttackSpec":
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Return the spec in ``raw``, the config's ``attack``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, {key: value for key, value in raw.items() if key != "refit_c"}, "attack")
+        return read(cls, {key: value for key, value in raw.items() if key != "refit_c"}, "attack")
 
     def queries(self) -> dict[str, Any]:
         """Return the part that scores depend on."""
         return {"views": self.views, "crop_scale": list(self.crop_scale), "max_reference": self.max_reference}
 
 
-@dataclass(frozen=True)
-class RefitSpec:
-    """The refit attack (docs/metrics.md).
+@checked("attack")
+class RefitSpec(Spec):
+    """The linear probe (docs/metrics.md)."""
 
-    Attributes:
-        max_reference: as in ``AttackSpec``; the classifier is trained on the training images among them.
-        refit_c: inverse strength of the classifier's L2 penalty, > 0.
+    max_reference: _References
+    refit_c: Positive = Field(description="inverse strength of the linear probe's L2 penalty")
+
+
+@checked("attack")
+class Attack(AttackSpec):
+    """The whole section ``attack``."""
+
+    refit_c: Positive = Field(description="inverse strength of the linear probe's L2 penalty")
+
+
+@checked("methods")
+class Method(Spec):
+    """A method of the tables: a kind with its hyper-parameters."""
+
+    kind: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")] = Field(
+        description="one of ours (docs/methods), or your own, `module:Class` (docs/own_method.md)"
+    )
+    needs: Literal["artefact", "nothing", "data"] = Field(
+        default=ABSENT, description="what a kind of your own needs beside model and request; ours know it"
+    )
+    label: str = Field(default=ABSENT, description="how tables and figures write the method")
+    params: dict[str, Any] = Field(description="its hyper-parameters: the table in docs/methods/KIND.md")
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="hyper-parameters replaced for `DATASET`, then for `DATASET/nN`"
+    )
+
+    @model_validator(mode="after")
+    def _needs(self) -> Self:
+        if ":" in self.kind and self.needs is None:
+            raise ValueError("missing key needs: a kind of your own must say what it needs: artefact, nothing or data")
+        if ":" not in self.kind and self.needs is not None:
+            raise ValueError(f"unknown key needs: kind {self.kind} knows what it needs")
+        return self
+
+
+@checked("blocks")
+class Block(Spec):
+    """A dataset and a size of request."""
+
+    dataset: Name = Field(description="a name under `datasets`")
+    n: Count = Field(description="identities that ask to be forgotten, at most `n_ranked` of the dataset")
+
+
+@checked("published")
+class Published(Spec):
+    """The paper's table beside which a table stands."""
+
+    table: int = Field(ge=1, le=7, description="number of the paper's table")
+    variants: dict[str, str | dict[str, str]] = Field(
+        default=ABSENT, description="method: name of its variant in the paper, or a name for each `DATASET/nN`"
+    )
+
+
+@checked("tables")
+class Table(Spec):
+    """One table of results."""
+
+    title: str = Field(description="its caption")
+    blocks: tuple[Block, ...] = Field(min_length=1, description="settings: datasets and sizes of request")
+    methods: Once[Name] = Field(min_length=1, description="names under `methods`")
+    decimals: int = Field(ge=0, le=4, description="decimals of percentages")
+    layout: Literal["tow"] = Field(
+        default=ABSENT, description="`tow`: tug of war only, a row for each method and a column for each setting"
+    )
+    published: Published = Field(default=ABSENT, description="the paper's table that stands beside it")
+    privacy: bool = Field(
+        description="attacks and controls, too: second retrained model, wrong photos, linear probe; twice the jobs, and"
+        " one more training for each seed and n"
+    )
+
+
+@checked("figures")
+class Figure(Spec):
+    """One figure."""
+
+    kind: Literal["table_bars", "training_curves", "roc", "hardness", "harm", "hardest_identities"] = Field(
+        description="what it shows. `roc` needs a table with `privacy: true`; `hardness`, `harm` and"
+        " `hardest_identities` are the paper's figures 4, 5 and 6"
+    )
+    table: Name = Field(description="the table whose models it shows")
+    blocks: tuple[Block, ...] = Field(
+        default=ABSENT, min_length=1, description="settings of that table; left out: all. `hardest_identities` has one"
+    )
+    show_faces: bool = Field(
+        default=ABSENT, description="`hardest_identities` only: it shows faces, so it is drawn only if this is true"
+    )
+
+    @model_validator(mode="after")
+    def _faces(self) -> Self:
+        if self.kind != "hardest_identities" and self.show_faces is not None:
+            raise ValueError(f"unknown key show_faces: kind {self.kind} shows no faces")
+        if self.kind == "hardest_identities" and (
+            self.show_faces is None or self.blocks is None or len(self.blocks) > 1
+        ):
+            raise ValueError("kind: hardest_identities needs show_faces, and blocks with one entry")
+        return self
+
+
+@checked("selection")
+class Selection(Spec):
+    """The choice of hyper-parameters on simulated requests (docs/selection.md)."""
+
+    requests: Count = Field(description="simulated requests for each candidate")
+    seeds: tuple[_Index, ...] = Field(min_length=1, description="seeds whose original models are used")
+    grids: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
+        description="method: hyper-parameter: values to try"
+    )
+
+
+@checked("config")
+class Config(Spec):
+    """Configuration of oneshui. Unknown keys are errors; nothing that changes a published number has a default."""
+
+    data_root: str = Field(
+        description="folder with the raw folders of the datasets; usually `--config data_root=FOLDER`"
+    )
+    weights_root: str | None = Field(
+        default=None,
+        description="folder of initial weights, `TAG.safetensors`; looked into before the model hub; usually"
+        " `--config weights_root=FOLDER`",
+    )
+    device: Literal["auto", "cpu"] = Field(
+        description="`auto`: GPU rules ask for `gpu=1` and use a GPU where there is one; `cpu`: several jobs at once on"
+        " the cores"
+    )
+    jobs_per_gpu: Count = Field(
+        default=1, description="jobs that may share a GPU; start with `--resources gpu=GPUS x jobs_per_gpu`"
+    )
+    seeds: Once[_Index] = Field(min_length=1, description="one split, original model and request for each seed")
+    keep_unlearned: bool = Field(description="keep the weights of unlearned models after they are scored")
+    datasets: dict[str, Dataset] = Field(description="name: a dataset")
+    training: dict[str, TrainSpec] = Field(description="name of a dataset: how its models are trained")
+    methods: dict[str, Method] = Field(description="name: a method")
+    tables: dict[str, Table] = Field(description="name: a table")
+    figures: dict[str, Figure] = Field(description="name: a figure")
+    attack: Attack = Field(description="what an attacker looks at, and how")
+    selection: Selection = Field(description="choice of hyper-parameters")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse what no single entry shows to be wrong; each problem stands on a line of its own."""
+        problems = [
+            *(problem for name, table in self.tables.items() for problem in self._of_table(f"tables/{name}", table)),
+            *(
+                problem
+                for name, figure in self.figures.items()
+                for problem in self._of_figure(f"figures/{name}", figure)
+            ),
+            *(
+                problem
+                for name, method in self.methods.items()
+                for scope, params in method.overrides.items()
+                for problem in self._of_override(
+                    f"methods/{name}/overrides/{scope}", scope, set(params) - set(method.params)
+                )
+            ),
+        ]
+        if self.attack.offline_a == PAIRED_SEED and len(self.seeds) < 2:
+            problems.append(f"attack: offline_a: {PAIRED_SEED} needs a second seed to choose it on; seeds has one")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _of_table(self, where: str, table: Table) -> list[str]:
+        problems = []
+        for block in table.blocks:
+            if block.dataset not in self.datasets:
+                problems.append(f"{where}: no dataset {block.dataset!r}; there are: {', '.join(self.datasets)}")
+                continue
+            if block.dataset not in self.training:
+                problems.append(f"{where}: dataset {block.dataset!r} has no entry under training")
+            ranked = self.datasets[block.dataset].split.n_ranked
+            if block.n > ranked:
+                problems.append(
+                    f"{where}: n = {block.n}, but datasets/{block.dataset}/split/n_ranked = {ranked}. Raise n_ranked "
+                    "(which changes the split and so re-trains every model) or lower n."
+                )
+        for method in table.methods:
+            if method in TRAINED:
+                problems.append(f"{where}: {method} is a row of every table already; leave it out of methods")
+            elif method not in self.methods:
+                problems.append(f"{where}: method {method!r} is not in the config; it has: {', '.join(self.methods)}")
+        return problems
+
+    def _of_figure(self, where: str, figure: Figure) -> list[str]:
+        table = self.tables.get(figure.table)
+        if table is None:
+            return [f"{where}: no table {figure.table!r}; there are: {', '.join(self.tables)}"]
+        known = [(block.dataset, block.n) for block in table.blocks]
+        asked = [(block.dataset, block.n) for block in figure.blocks or ()]
+        problems = [
+            f"{where}: block {block} is not in tables/{figure.table}; it has: {known}"
+            for block in asked
+            if block not in known
+        ]
+        if figure.kind == "roc" and not table.privacy:
+            problems.append(f"{where}: tables/{figure.table} has privacy: false, so nothing is attacked")
+        return problems
+
+    def _of_override(self, where: str, scope: str, unknown: set[str]) -> list[str]:
+        dataset, sized, size = scope.partition("/n")
+        if dataset not in self.datasets:
+            return [f"{where}: no dataset {dataset!r}; there are: {', '.join(self.datasets)}"]
+        ranked = self.datasets[dataset].split.n_ranked
+        problems = []
+        if sized and size not in map(str, range(1, ranked + 1)):
+            problems.append(f"{where}: n{size} is no request size of {dataset}; allowed: n1 to n{ranked}")
+        if unknown:
+            problems.append(f"{where}: {', '.join(sorted(unknown))} is not among the method's params")
+        return problems
+
+
+def check_config(config: MutableMapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse a configuration that is wrong before anything runs, and add the keys that were left out.
+
+    Args:
+        config: as it was written. Its values stay as they are.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: it names every problem that was found, and what is allowed.
     """
-
-    max_reference: int
-    refit_c: float
-
-    def __post_init__(self) -> None:
-        if not (self.max_reference >= 1 and self.refit_c > 0):
-            raise ConfigError(f"attack: max_reference >= 1 and refit_c > 0 do not hold for {asdict(self)}")
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "RefitSpec":
-        """Return the spec in ``raw``; unknown or missing keys are a ConfigError."""
-        return from_mapping(cls, raw, "attack")
+    model = read(Config, config, where)
+    for field in fields(Config):
+        config.setdefault(field.name, getattr(model, field.name))
 
 
 def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
@@ -297,34 +460,6 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
     merged = {**entry.get("params", {}), **overrides.get(dataset, {}), **overrides.get(f"{dataset}/n{n}", {})}
     needs = {"needs": entry["needs"]} if "needs" in entry else {}
     return {"kind": entry["kind"], **needs, **merged}
-
-
-def check_methods(config: Mapping[str, Any], schema_folder: str | Path, own: Callable[[str], bool]) -> None:
-    """Refuse hyper-parameters that the schema of their kind refuses, for every dataset and size that a table asks for.
-
-    Args:
-        config: the whole configuration.
-        schema_folder: has one ``KIND.schema.yaml`` per kind.
-        own: tells whether a kind is ours; others check their own parameters.
-
-    Raises:
-        ConfigError: naming the method, dataset and size.
-    """
-    import yaml
-    from jsonschema import Draft202012Validator
-
-    validators: dict[str, Any] = {}
-    for dataset, n, method in grid_points(config["tables"]):
-        spec = method_spec(config["methods"], method, dataset, n)
-        kind = spec["kind"]
-        if not own(kind):
-            continue
-        if kind not in validators:
-            text = Path(schema_folder, f"{kind}.schema.yaml").read_text(encoding="utf-8")
-            validators[kind] = Draft202012Validator(yaml.safe_load(text))
-        for error in validators[kind].iter_errors(spec):
-            at = "/".join(map(str, error.absolute_path))
-            raise ConfigError(f"methods/{method} for {dataset}, n = {n}{at and ', '}{at}: {error.message}")
 
 
 def index_options(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,76 +490,6 @@ def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         for method in table["methods"]
     }
     return sorted(points)
-
-
-def check_grid(config: Mapping[str, Any]) -> None:
-    """Refuse, before anything runs, what no single value shows to be wrong.
-
-    That is: splits and training with contradicting values, tables that name an unknown dataset or method or more forget
-    identities than are ranked, figures of unknown tables, and overrides that would never be used.
-
-    Raises:
-        ConfigError: naming the entry and what exists.
-    """
-    for dataset, entry in config["datasets"].items():
-        _at(f"datasets/{dataset}", SplitSpec.from_dict, entry["split"])
-    for dataset, entry in config["training"].items():
-        _at(f"training/{dataset}", TrainSpec.from_dict, entry)
-    attack = _at("attack", AttackSpec.from_dict, config["attack"])
-    _at("attack", RefitSpec.from_dict, {key: config["attack"][key] for key in ("max_reference", "refit_c")})
-    if attack.offline_a == PAIRED_SEED and len(config["seeds"]) < 2:
-        raise ConfigError(f"attack: offline_a: {PAIRED_SEED} needs a second seed to choose it on; seeds has one")
-    for name, table in config["tables"].items():
-        for block in table["blocks"]:
-            _check_block(config, f"tables/{name}", block, table["methods"])
-    for name, figure in config["figures"].items():
-        if figure["table"] not in config["tables"]:
-            raise ConfigError(f"figures/{name}: no table {figure['table']!r}; there are: {', '.join(config['tables'])}")
-        known = [(block["dataset"], block["n"]) for block in config["tables"][figure["table"]]["blocks"]]
-        for block in figure.get("blocks", []):
-            if (block["dataset"], block["n"]) not in known:
-                raise ConfigError(f"figures/{name}: block {block} is not in tables/{figure['table']}; it has: {known}")
-        if figure["kind"] == "roc" and not config["tables"][figure["table"]]["privacy"]:
-            raise ConfigError(f"figures/{name}: tables/{figure['table']} has privacy: false, so nothing is attacked")
-    for name, method in config["methods"].items():
-        for scope, params in method.get("overrides", {}).items():
-            _check_override(config, f"methods/{name}/overrides/{scope}", scope, set(params) - set(method["params"]))
-
-
-def _at(where: str, check: Callable[[Mapping[str, Any]], T], raw: Mapping[str, Any]) -> T:
-    try:
-        return check(raw)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _check_override(config: Mapping[str, Any], where: str, scope: str, unknown: set[str]) -> None:
-    dataset, _, size = scope.partition("/n")
-    if dataset not in config["datasets"]:
-        raise ConfigError(f"{where}: no dataset {dataset!r}; there are: {', '.join(config['datasets'])}")
-    ranked = config["datasets"][dataset]["split"]["n_ranked"]
-    if size and not (size == str(int(size)) and 1 <= int(size) <= ranked):
-        raise ConfigError(f"{where}: n{size} is no request size of {dataset}; allowed: n1 to n{ranked}")
-    if unknown:
-        raise ConfigError(f"{where}: {', '.join(sorted(unknown))} is not among the method's params")
-
-
-def _check_block(config: Mapping[str, Any], where: str, block: Mapping[str, Any], methods: Iterable[str]) -> None:
-    dataset, n = block["dataset"], block["n"]
-    if dataset not in config["datasets"]:
-        raise ConfigError(f"{where}: no dataset {dataset!r}; there are: {', '.join(config['datasets'])}")
-    if dataset not in config["training"]:
-        raise ConfigError(f"{where}: dataset {dataset!r} has no entry under training")
-    ranked = config["datasets"][dataset]["split"]["n_ranked"]
-    if n > ranked:
-        raise ConfigError(
-            f"{where}: n = {n}, but datasets/{dataset}/split/n_ranked = {ranked}. Raise n_ranked (which changes the "
-            "split and so re-trains every model) or lower n."
-        )
-    for method in methods:
-        if method in TRAINED:
-            raise ConfigError(f"{where}: {method} is a row of every table already; leave it out of methods")
-        method_spec(config["methods"], method, dataset, n)
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

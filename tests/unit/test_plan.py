@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from oneshui.errors import ConfigError, DataError
+from oneshui.methods.costs import Sizes
 from oneshui.planning.jobs import Job, planned_jobs
 from oneshui.planning.passes import passes_of
 from oneshui.planning.plan import COLUMNS, plan, to_text
 from oneshui.planning.rates import Rate, read_rates
-from oneshui.planning.sizes import Run, Size, run_of, size_of
+from oneshui.planning.sizes import Size, run_of, size_of
 
 ROOT = Path(__file__).parents[2]
 META = {
@@ -245,7 +246,7 @@ def test_a_simulated_request_is_worth_376_forward_passes() -> None:
     config = config_of()
     config["methods"]["metaunlearn"]["params"]["epochs"] = 1
     sets = asdict(run_of(config, SIZE, job)) | {"people": 20, "each": 4.2, "val": 64}  # 20 x 3.2 = 64
-    found = passes_of(config, Run(**sets), job)
+    found = passes_of(config, Sizes(**sets), job)
     before_and_after = 2 * 64 + 3 * 20  # validation twice, one step to see what it destroys
     assert 3 * found["train_s"] + found["forward_s"] - before_and_after == pytest.approx(376)
 

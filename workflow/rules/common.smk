@@ -5,31 +5,24 @@ import os
 import re
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
 from oneshui.config import (
-    AttackSpec,
     changed_keys,
-    check_grid,
-    check_methods,
+    check_config,
     index_options,
     raw_path,
 )
 from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
-from oneshui.methods import METHODS
+from oneshui.methods import check_methods
 from oneshui.paths import model_file
 from oneshui.planning.networks import refuse_networks
 from oneshui.schemas import INDEX, read_meta, read_table
 
-validate(config, "../schemas/config.schema.yaml")
-check_grid(config)
-check_methods(
-    config,
-    os.path.join(workflow.basedir, "workflow/schemas/methods"),
-    METHODS.__contains__,
-)
+CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
+check_config(config, CONFIG_FILE)
+check_methods(config, CONFIG_FILE)
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
@@ -47,7 +40,9 @@ SEEDS = config["seeds"]
 runs, results = Runs(config), Results(config)
 
 # what scores, attacks and refit attacks depend on, and no more: a new gamma must not ask a model anew
-ATTACK_QUERIES = AttackSpec.from_dict(config["attack"]).queries()
+ATTACK_QUERIES = {
+    key: config["attack"][key] for key in ("views", "crop_scale", "max_reference")
+}
 ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
 REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 

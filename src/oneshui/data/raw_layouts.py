@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from oneshui.data.synthetic import Face, SyntheticSpec, class_names, n_images, person_in, render_faces
+from oneshui.config import SyntheticSpec
+from oneshui.data.synthetic import Face, class_names, n_images, person_in, render_faces
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.seeds import stream

@@ -9,92 +9,17 @@ Every number comes from a stream named after the identity or the image: an image
 are drawn, on the size in pixels, or on the share of memorised and noisy labels.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from PIL import Image
 
+from oneshui.config import SyntheticSpec
 from oneshui.data.cartoon import Person, Shot, beard_of, draw, person_of, shot_of, style_of, window_of
-from oneshui.errors import ConfigError
 from oneshui.seeds import stream
 
-_TASKS: Final = ("classification", "multilabel")
-_MAX_CLASSES: Final = 26  # classes are named by one letter, as in MUFAC
 _MULTILABEL_STAGES: Final = 8  # ages shown where no class count asks for another number
-
-
-@dataclass(frozen=True)
-class SyntheticSpec:
-    """What to draw and how to label it.
-
-    Args:
-        task: ``classification`` (one class: the age shown) or ``multilabel`` (the 40 attributes of CelebA).
-        n_identities: number of identities, >= 1.
-        images_per_identity: smallest and largest number of images of an identity; drawn uniformly, both included.
-        image_px: width and height, >= 16.
-        n_classes: number of age classes, 2 to 26; the MUFAC layout needs 8. Ignored for ``multilabel``.
-        memorised_frac: share, in [0, 1), of identities (classification) or of identity-attribute pairs (multilabel)
-            whose label is constant and drawn at random, whatever the images show.
-        noise_frac: share, in [0, 1), of images whose class is uniformly random, or of bits that are flipped.
-        seed: any integer.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range.
-    """
-
-    task: str
-    n_identities: int
-    images_per_identity: tuple[int, int]
-    image_px: int
-    n_classes: int
-    memorised_frac: float
-    noise_frac: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        _require(self.task in _TASKS, "task", self.task, " or ".join(_TASKS))
-        _require(_is_int(self.n_identities, 1), "n_identities", self.n_identities, "an integer >= 1")
-        per = self.images_per_identity
-        good = isinstance(per, tuple) and len(per) == 2 and all(_is_int(n, 1) for n in per) and per[0] <= per[1]
-        _require(good, "images_per_identity", per, "two integers, 1 <= smallest <= largest")
-        _require(_is_int(self.image_px, 16), "image_px", self.image_px, "an integer >= 16")
-        if self.task == "classification":
-            in_range = _is_int(self.n_classes, 2) and self.n_classes <= _MAX_CLASSES
-            _require(in_range, "n_classes", self.n_classes, f"an integer from 2 to {_MAX_CLASSES}")
-        for key in ("memorised_frac", "noise_frac"):
-            value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            _require(number and 0.0 <= value < 1.0, key, value, "a number in [0, 1)")
-        _require(_is_int(self.seed), "seed", self.seed, "an integer")
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "SyntheticSpec":
-        """Return the specification written in a configuration, where lists stand for tuples.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or a value is of the wrong type or out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(str(key) for key in raw if key not in known)
-        missing = [key for key in known if key not in raw]
-        if unknown or missing:
-            raise ConfigError(
-                f"synthetic: unknown keys {unknown}, missing keys {missing}. "
-                f"Give exactly these keys: {', '.join(known)}."
-            )
-        per = raw["images_per_identity"]
-        return cls(**{**raw, "images_per_identity": tuple(per) if isinstance(per, list) else per})
-
-
-def _is_int(value: Any, low: float = -math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _require(good: bool, key: str, value: Any, allowed: str) -> None:
-    if not good:
-        raise ConfigError(f"synthetic.{key} is {value!r}, allowed: {allowed}. Correct it in the configuration.")
 
 
 @dataclass(frozen=True)

@@ -2,44 +2,109 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from oneshui.config import from_mapping
+from pydantic import Field
+
+from oneshui.checked import Count, Spec, arguments, checked, read
+from oneshui.config import grid_points, method_spec
 from oneshui.errors import ConfigError
+from oneshui.methods import params
+from oneshui.methods.costs import Cost
 
 #: what a method needs at unlearning time beside the model and the request: its artefact, nothing, or D_f and D_r
 NEEDS = ("artefact", "nothing", "data")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What the workflow must know of a kind of method without importing it.
+    """All that the workflow must know of a kind of method without importing it.
 
     Attributes:
         target: where it lives, ``module:Class``.
+        params: the typed model of its hyper-parameters, the base of that class.
         needs: one of ``NEEDS``.
+        label: its name in print.
+        colour: its colour in every figure, ``#RRGGBB``.
+        cost: what it computes and keeps.
         artefact_params: hyper-parameters that its artefact depends on; the others change without a new one.
+        network_params: hyper-parameters on which it depends what ``try_on`` asks of a network.
+
+    Raises:
+        ConfigError: the cost is missing or does not fit what the method needs, or a parameter is not one of ``params``.
     """
 
     target: str
+    params: type[Spec]
     needs: str
+    label: str
+    colour: str
+    cost: Cost
     artefact_params: tuple[str, ...] = ()
+    network_params: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.needs not in NEEDS:
+            raise ConfigError(f"{self.target}: needs = {self.needs!r}, allowed: {', '.join(NEEDS)}")
+        if not isinstance(self.cost, Cost):
+            raise ConfigError(f"{self.target}: cost = {self.cost!r}, allowed: a Cost, or the plan would price it 0")
+        kept = self.needs == "artefact"
+        if {self.cost.precompute is not None, self.cost.artefact_bytes is not None} != {kept}:
+            raise ConfigError(
+                f"{self.target}: a method that needs {self.needs} must{'' if kept else ' not'} state the cost of "
+                "precompute and the bytes of an artefact"
+            )
+        unknown = {*self.artefact_params, *self.network_params} - {field.name for field in fields(self.params)}  # type: ignore[arg-type]
+        if unknown:
+            raise ConfigError(f"{self.target}: {', '.join(sorted(unknown))} is no field of its params")
 
 
-_META_LOSS = (
-    "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss", "terms",
-    "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
-)  # fmt: skip
-#: kind in the config -> frozen dataclass of hyper-parameters
+#: kind in the config -> what the workflow knows of it
 METHODS: dict[str, Kind] = {
-    "bad_teacher": Kind("oneshui.methods.bad_teacher:BadTeacher", "data"),
-    "jit": Kind("oneshui.methods.jit:JiT", "nothing"),
-    "metaunlearn": Kind("oneshui.methods.metaunlearn:MetaUnlearn", "artefact", _META_LOSS),
-    "pgu": Kind("oneshui.methods.pgu:PGU", "artefact"),
-    "scrub": Kind("oneshui.methods.scrub:SCRUB", "data"),
-    "ssd": Kind("oneshui.methods.ssd:SSD", "artefact", ("fisher", "batch_size")),
-}
+    "bad_teacher": Kind(
+        target="oneshui.methods.bad_teacher:BadTeacher", params=params.BadTeacher, needs="data", label="Bad Teacher",
+        colour="#CC79A7", cost=params.BAD_TEACHER_COST,
+    ),
+    "jit": Kind(
+        target="oneshui.methods.jit:JiT", params=params.JiT, needs="nothing", label="JiT", colour="#009E73",
+        cost=params.JIT_COST,
+    ),
+    "metaunlearn": Kind(
+        target="oneshui.methods.metaunlearn:MetaUnlearn", params=params.MetaUnlearn, needs="artefact",
+        label="MetaUnlearn", colour="#D55E00", cost=params.METAUNLEARN_COST,
+        artefact_params=(
+            "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss",
+            "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
+        ),
+        network_params=("micro_batch", "jvp"),
+    ),
+    "pgu": Kind(
+        target="oneshui.methods.pgu:PGU", params=params.PGU, needs="artefact", label="PGU", colour="#56B4E9",
+        cost=params.PGU_COST, network_params=("micro_batch",),
+    ),
+    "scrub": Kind(
+        target="oneshui.methods.scrub:SCRUB", params=params.SCRUB, needs="data", label="SCRUB", colour="#0072B2",
+        cost=params.SCRUB_COST,
+    ),
+    "ssd": Kind(
+        target="oneshui.methods.ssd:SSD", params=params.SSD, needs="artefact", label="SSD", colour="#E69F00",
+        cost=params.SSD_COST, artefact_params=("fisher", "batch_size"), network_params=("fisher", "micro_batch"),
+    ),
+}  # fmt: skip
+
+
+_KINDS = f"{', '.join(METHODS)}, or your own module:Class"
+
+
+@checked("revision")
+class Revision(Spec):
+    """A key that the params of every kind may have; no method sees it."""
+
+    revision: Count = Field(
+        default=1,
+        description="raise it after a change of code that changes results, to unlearn again; 1 if it is left out",
+    )
 
 
 def needs_of(entry: Mapping[str, Any]) -> str:
@@ -59,7 +124,7 @@ def needs_of(entry: Mapping[str, Any]) -> str:
 def _known_kind(entry: Mapping[str, Any]) -> str:
     kind = entry.get("kind")
     if not isinstance(kind, str) or (kind not in METHODS and ":" not in kind):
-        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {', '.join(METHODS)}, or your own module:Class")
+        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {_KINDS}")
     return kind
 
 
@@ -71,13 +136,33 @@ def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key in kept}
 
 
+def check_methods(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse unknown kinds, and wrong hyper-parameters of ours for every dataset and size that a table asks for.
+
+    A kind of your own is not imported here; it is checked when it is made.
+
+    Raises:
+        ConfigError: naming the method, dataset and size.
+    """
+    for name, entry in config["methods"].items():
+        if ":" not in entry["kind"] and entry["kind"] not in METHODS:
+            raise ConfigError(f"{where}: methods/{name}/kind = {entry['kind']!r}, allowed: {_KINDS}")
+    for dataset, n, method in grid_points(config["tables"]):
+        spec = method_spec(config["methods"], method, dataset, n)
+        kind = METHODS.get(spec.pop("kind"))
+        if kind is not None:
+            at = f"{where}: methods/{method}/params for {dataset}, n = {n}"
+            read(Revision, {"revision": spec.pop("revision", 1)}, at)
+            read(kind.params, spec, at)
+
+
 def make_method(spec: Mapping[str, Any]) -> Any:
     """Return the method described by ``spec``, a mapping with ``kind`` and the kind's hyper-parameters.
 
     Raises:
         ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
     """
-    params = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
+    values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
     kind = _known_kind(spec)
     target = METHODS[kind].target if kind in METHODS else kind
     module_name, _, class_name = target.partition(":")
@@ -85,6 +170,8 @@ def make_method(spec: Mapping[str, Any]) -> Any:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"method kind {kind!r} cannot be loaded ({error}). Is its folder in PYTHONPATH?") from error
+    if kind in METHODS:
+        return read(cls, values, kind)
     if not is_dataclass(cls) or not isinstance(cls, type):
         raise ConfigError(f"method kind {kind!r} is no dataclass: decorate it with @dataclass(frozen=True)")
-    return from_mapping(cls, params, kind)
+    return cls(**arguments(cls, values, kind))

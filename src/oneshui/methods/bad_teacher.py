@@ -1,19 +1,17 @@
 """Bad Teacher: follow an ignorant teacher on the forget set, the original model elsewhere (Chundawat et al. 2023)."""
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from oneshui.errors import ConfigError
+from oneshui.methods import params
 from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
+from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
 
 
-@dataclass(frozen=True)
-class BadTeacher:
+class BadTeacher(params.BadTeacher):
     """Distil a newly initialised network on D_f and the original model on D_r into one student.
 
     Every step takes a batch of D_f and D_r together, in proportion to their sizes, and minimises the mean of
@@ -22,35 +20,7 @@ class BadTeacher:
     Source: Chundawat et al. 2023 (AAAI), "Can bad teaching induce forgetting?".
     Deviates: for attributes KL is the Bernoulli KL of each (``kl: softmax`` compares softmaxes over attributes, as
         published).
-
-    Attributes:
-        lr, momentum, weight_decay: of SGD.
-        epochs: passes over D_f and D_r, >= 1.
-        temperature: of KL, > 0.
-        batch_size: images of a step, >= 1.
-        crop_scale: area range of random crops (mirrored at random too), or () for the test transform.
-        kl: ``task`` or ``softmax``.
     """
-
-    lr: float
-    momentum: float
-    weight_decay: float
-    epochs: int
-    temperature: float
-    batch_size: int
-    crop_scale: tuple[float, ...]
-    kl: str
-
-    def __post_init__(self) -> None:
-        check_sgd(
-            "bad_teacher", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, epochs=self.epochs,
-            crop_scale=self.crop_scale,
-        )  # fmt: skip
-        check_kl("bad_teacher", self.kl)
-        if not (self.batch_size >= 1 and self.temperature > 0):
-            raise ConfigError(
-                f"bad_teacher: batch_size = {self.batch_size} must be >= 1, temperature = {self.temperature} > 0"
-            )
 
     def unlearn(
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild

@@ -7,19 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneshui.errors import ConfigError
 from oneshui.methods.base import ImageSet
 from oneshui.tasks import Task
 from oneshui.tensors import cut
-
-#: ``task`` follows the task; ``softmax`` treats attributes as if they excluded each other, as the published codes do
-KL_FORMS = ("task", "softmax")
-
-
-def check_kl(kind: str, form: str) -> None:
-    """Refuse an unknown form; ``kind`` is the method's, for the message."""
-    if form not in KL_FORMS:
-        raise ConfigError(f"{kind}: kl is {form!r}, allowed: {', '.join(KL_FORMS)}")
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, *, task: Task, form: str, temperature: float) -> Tensor:
@@ -30,7 +20,8 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, task: Task, form: str, te
         teacher: (B, C) logits.
         task: for a multi-label task the form ``task`` is the mean over attributes of the Bernoulli KL, on the scale of
             the task's loss; for a classification the softmax KL.
-        form: one of ``KL_FORMS``.
+        form: ``task`` follows the task; ``softmax`` treats attributes as if they excluded each other, as the published
+            codes do.
         temperature: divides both logits, > 0.
     """
     student, teacher = student / temperature, teacher / temperature
@@ -62,21 +53,6 @@ class SGD:
     def next_epoch(self) -> None:
         """Lower the learning rate."""
         self._schedule.step()
-
-
-def check_sgd(kind: str, *, lr: float, momentum: float, weight_decay: float, epochs: int,
-              crop_scale: tuple[float, ...]) -> None:  # fmt: skip
-    """Refuse impossible hyper-parameters of methods that train; ``kind`` is the method's, for the message."""
-    if not (lr > 0 and 0 <= momentum < 1 and weight_decay >= 0 and epochs >= 1):
-        raise ConfigError(
-            f"{kind}: lr = {lr} must be > 0, momentum = {momentum} in [0, 1), weight_decay = {weight_decay} >= 0, "
-            f"epochs = {epochs} >= 1"
-        )
-    if crop_scale and not (len(crop_scale) == 2 and 0 < crop_scale[0] <= crop_scale[1] <= 1):
-        raise ConfigError(
-            f"{kind}: crop_scale = {list(crop_scale)}, allowed: [] (no augmentation) or [low, high] with 0 < low <= "
-            "high <= 1"
-        )
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import ConfigError
+from oneshui.methods import params
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
 
 
-@dataclass(frozen=True)
-class JiT:
+class JiT(params.JiT):
     """One SGD step per batch of support photos on the slope of the network around them.
 
     The loss is the mean over ``n_samples`` noisy copies x' = clamp(x + noise_std e) of the sum over the batch of
@@ -21,25 +19,7 @@ class JiT:
     Source: Foster et al. 2024, "Zero-shot machine unlearning at scale via Lipschitz regularization".
     Deviates: gradients of one batch do not leak into the next (the published code never clears them, which shows only
         in requests of more than one batch).
-
-    Attributes:
-        lr: of plain SGD, > 0.
-        noise_std: sigma of the Gaussian noise in normalised input units, > 0. At 30, as published, every pixel becomes
-            black or white; the authors of JiT use 0.5 to 0.8 for ViTs.
-        n_samples: K, noisy copies of each photo, >= 1.
-        batch_size: photos of one step, >= 1.
     """
-
-    lr: float
-    noise_std: float
-    n_samples: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.noise_std > 0):
-            raise ConfigError(f"jit: lr = {self.lr} and noise_std = {self.noise_std} must be > 0")
-        if self.n_samples < 1 or self.batch_size < 1:
-            raise ConfigError(f"jit: n_samples = {self.n_samples} and batch_size = {self.batch_size} must be >= 1")
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
         """Return None: nothing of the data is kept."""

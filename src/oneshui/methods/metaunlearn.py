@@ -24,19 +24,16 @@ from tqdm import tqdm
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.log import logger
+from oneshui.methods import params
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
-from oneshui.methods.outer import DISTANCES, Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
+from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
 from oneshui.tasks import Task
 from oneshui.tensors import upload
 
-_INPUTS = ("logits", "features", "target", "identity")
-_TERMS = ("first", "second", "both")
-_OUTER_LOSSES = ("equation_6", "scrub")
-_JVP = ("exact", "finite_difference")
 #: below float32's resolution a step changes no weight
 _SATURATED_STEP = 1e-7
 #: drop of the validation measure under the unlearned model that counts as destroying it
@@ -62,78 +59,13 @@ class InnerStep:
     relative_step: Tensor
 
 
-@dataclass(frozen=True)
-class MetaUnlearn:
+class MetaUnlearn(params.MetaUnlearn):
     """One gradient step on a meta-learned loss.
 
     Source: the paper, equations 4 to 6, Algorithm 1, Table 8.
     Deviates: every parameter moves (the published code leaves the class token and position embeddings behind by
         accident; ``frozen: [cls_token, pos_embed]`` does the same).
-
-    Attributes:
-        inner_lr: eta, size of the unlearning step, > 0.
-        lr: alpha, Adam's (AMSGrad) learning rate for phi, > 0; cosine over epochs.
-        epochs: passes over the train identities, >= 1.
-        simulated_n: identities of a simulated request, >= 1.
-        batch_size: forget images go in batches of at most this size, each with one of validation images, >= 1.
-        micro_batch: images of one pass through the network, >= 1; memory only.
-        hidden: width of h_phi.
-        dropout: of h_phi, in [0, 1).
-        inputs: what h_phi sees, some of logits, features, target, identity.
-        outer_loss: ``equation_6``, or ``scrub`` (the paper's Table 5), which ignores the next four.
-        terms: ``both``, ``first`` or ``second`` term of equation 6.
-        accuracy_weight: multiply losses by (1 - accuracy or mAP): equation 6; without, equation 5.
-        distance: ``smooth_l1`` (Table 8a) or ``l2`` between the weighted losses.
-        val_gradient: let the gradient flow through the validation loss of the unlearned model.
-        frozen: names of parameters that do not move.
-        jvp: ``exact`` forward mode, or ``finite_difference``: two forward passes with fused kernels, for smooth
-            networks; the kinks of ReLU networks cost it up to 5% in accuracy.
     """
-
-    inner_lr: float
-    lr: float
-    epochs: int
-    simulated_n: int
-    batch_size: int
-    micro_batch: int
-    hidden: int
-    dropout: float
-    inputs: tuple[str, ...]
-    outer_loss: str
-    terms: str
-    accuracy_weight: bool
-    distance: str
-    val_gradient: bool
-    frozen: tuple[str, ...]
-    jvp: str
-
-    def __post_init__(self) -> None:
-        for name in ("inner_lr", "lr"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"metaunlearn: {name} = {getattr(self, name)} must be > 0")
-        for name in ("epochs", "simulated_n", "batch_size", "micro_batch", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"metaunlearn: {name} = {getattr(self, name)} must be >= 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"metaunlearn: dropout = {self.dropout} must be in [0, 1)")
-        if (
-            len(set(self.inputs)) != len(self.inputs)
-            or set(self.inputs) - set(_INPUTS)
-            or not {"logits", "features"} & set(self.inputs)
-        ):
-            raise ConfigError(
-                f"metaunlearn: inputs = {list(self.inputs)}; allowed: {', '.join(_INPUTS)}, each once, with logits or "
-                "features among them (h_phi must depend on the network's output)"
-            )
-        allowed: dict[str, tuple[str, ...]] = {
-            "outer_loss": _OUTER_LOSSES,
-            "terms": _TERMS,
-            "distance": tuple(DISTANCES),
-            "jvp": _JVP,
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(f"metaunlearn: {name} is {getattr(self, name)!r}, allowed: {', '.join(values)}")
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
         """Take the passes of meta-training that a network can lack: gradients and directional derivatives."""

@@ -13,17 +13,16 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from oneshui.errors import ArtefactError, ConfigError
+from oneshui.methods import params
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
 from oneshui.schedule import cosine
 from oneshui.tasks import Task
 
 #: keeps -log(1 - p) finite (published)
 _MARGIN = 0.05
-_SPECTRA = ("clamp", "absolute")
 
 
-@dataclass(frozen=True)
-class PGU:
+class PGU(params.PGU):
     """Gradient steps on the reverse cross-entropy of the support photos, projected off what the training data uses.
 
     For every linear and convolutional layer the Gram matrix of its inputs over D_tr is the artefact. Unlearning
@@ -37,36 +36,7 @@ class PGU:
         eigenvalues, which subtracting the support can leave, count as 0 (``spectrum: absolute`` folds them up, as
         published); for attributes p_y is the probability of the true bit of each, and the entropy that of each bit (the
         published code looks at the first two attributes only, and at a softmax over attributes).
-
-    Attributes:
-        lr: of plain SGD, > 0.
-        epochs: steps over the support set, >= 1.
-        gamma: share of the singular-value sum whose directions are kept free, in (0, 1).
-        entropy_weight: of the answers' entropy, which rises, >= 0.
-        spectrum: ``clamp`` or ``absolute`` eigenvalues of the difference of Gram matrices.
-        batch_size: photos of one step, >= 1.
-        micro_batch: images of one pass over D_tr, >= 1; memory only.
     """
-
-    lr: float
-    epochs: int
-    gamma: float
-    entropy_weight: float
-    spectrum: str
-    batch_size: int
-    micro_batch: int
-
-    def __post_init__(self) -> None:
-        if not (self.lr > 0 and 0 < self.gamma < 1 and self.entropy_weight >= 0):
-            raise ConfigError(
-                f"pgu: lr = {self.lr} must be > 0, gamma = {self.gamma} in (0, 1), entropy_weight = "
-                f"{self.entropy_weight} >= 0"
-            )
-        for name in ("epochs", "batch_size", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"pgu: {name} = {getattr(self, name)} must be >= 1")
-        if self.spectrum not in _SPECTRA:
-            raise ConfigError(f"pgu: spectrum is {self.spectrum!r}, allowed: {', '.join(_SPECTRA)}")
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
         """Look at every product of the network, without keeping its inputs."""

@@ -1,21 +1,20 @@
 """SCRUB: a student that leaves its teacher on the forget set and follows it elsewhere (Kurmanji et al. 2023)."""
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import ConfigError, DataError
+from oneshui.errors import DataError
+from oneshui.methods import params
 from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, seeded, shuffled_rows, views
+from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
 from oneshui.tasks import Task
 from oneshui.tensors import upload
 
 
-@dataclass(frozen=True)
-class SCRUB:
+class SCRUB(params.SCRUB):
     """Alternating epochs: away from the original model on D_f, then towards it and the labels on D_r.
 
     Forget pass (the first ``forget_epochs`` epochs): minimise -KL(teacher || student), gradient norm clipped. Retain
@@ -26,52 +25,7 @@ class SCRUB:
         paper's comparison.
     Deviates: for attributes KL is the Bernoulli KL of each (``kl: softmax`` compares softmaxes over attributes, as
         published).
-
-    Attributes:
-        lr, momentum, weight_decay: of SGD.
-        epochs: of retain passes, >= 1.
-        forget_epochs: of forget passes, in [0, epochs].
-        alpha: weight of KL on D_r, >= 0.
-        gamma: weight of the task loss on D_r, >= 0.
-        temperature: of KL, > 0.
-        clip_norm: largest gradient norm in a forget pass, > 0.
-        forget_batch_size, retain_batch_size: images of a step, >= 1.
-        crop_scale: area range of random crops (mirrored at random too), or () for the test transform.
-        kl: ``task`` or ``softmax``.
     """
-
-    lr: float
-    momentum: float
-    weight_decay: float
-    epochs: int
-    forget_epochs: int
-    alpha: float
-    gamma: float
-    temperature: float
-    clip_norm: float
-    forget_batch_size: int
-    retain_batch_size: int
-    crop_scale: tuple[float, ...]
-    kl: str
-
-    def __post_init__(self) -> None:
-        check_sgd(
-            "scrub", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, epochs=self.epochs,
-            crop_scale=self.crop_scale,
-        )  # fmt: skip
-        check_kl("scrub", self.kl)
-        if not 0 <= self.forget_epochs <= self.epochs:
-            raise ConfigError(f"scrub: forget_epochs = {self.forget_epochs} must be in [0, epochs = {self.epochs}]")
-        if not (self.alpha >= 0 and self.gamma >= 0 and self.temperature > 0 and self.clip_norm > 0):
-            raise ConfigError(
-                f"scrub: alpha = {self.alpha} and gamma = {self.gamma} must be >= 0, temperature = {self.temperature} "
-                f"and clip_norm = {self.clip_norm} > 0"
-            )
-        if self.forget_batch_size < 1 or self.retain_batch_size < 1:
-            raise ConfigError(
-                f"scrub: forget_batch_size = {self.forget_batch_size} and retain_batch_size = {self.retain_batch_size} "
-                "must be >= 1"
-            )
 
     def unlearn(
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild

@@ -1,22 +1,19 @@
 """Selective Synaptic Dampening: shrink the parameters that matter more to the support set than to the training set."""
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oneshui.errors import ArtefactError, ConfigError
+from oneshui.errors import ArtefactError
+from oneshui.methods import params
 from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
 from oneshui.tasks import Task
 
-_FISHER = ("image", "batch")
 
-
-@dataclass(frozen=True)
-class SSD:
+class SSD(params.SSD):
     """Dampen theta_i by min(dampening * I_D / I_S, 1) wherever I_S > selection * I_D.
 
     I_D and I_S are the diagonals of the empirical Fisher information on D_tr (the artefact) and on S.
@@ -24,28 +21,7 @@ class SSD:
     Source: Foster et al. 2024 (AAAI), equations 4 to 6.
     Deviates: the published codes square the gradient of a batch mean, which inflates I_S by the ratio of batch
         sizes; ``fisher: batch`` does the same.
-
-    Attributes:
-        selection: alpha, > 0; larger values dampen fewer parameters.
-        dampening: lambda, > 0; smaller values dampen harder.
-        fisher: ``image`` squares each image's gradient, ``batch`` that of a batch's mean loss.
-        batch_size: training images of a batch, >= 1; changes the result with ``fisher: batch``.
-        micro_batch: images whose single gradients are held at once, >= 1 (memory: as many copies of the model).
     """
-
-    selection: float
-    dampening: float
-    fisher: str
-    batch_size: int
-    micro_batch: int
-
-    def __post_init__(self) -> None:
-        if not (self.selection > 0 and self.dampening > 0):
-            raise ConfigError(f"ssd: selection = {self.selection} and dampening = {self.dampening} must be > 0")
-        if self.fisher not in _FISHER:
-            raise ConfigError(f"ssd: fisher is {self.fisher!r}, allowed: {', '.join(_FISHER)}")
-        if self.batch_size < 1 or self.micro_batch < 1:
-            raise ConfigError(f"ssd: batch_size = {self.batch_size} and micro_batch = {self.micro_batch} must be >= 1")
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
         """Take the gradients of single images, which some layers have no rule for in batches."""

@@ -5,29 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from oneshui.config import method_spec
+from oneshui.methods import METHODS
+from oneshui.methods.costs import OUTPUTS, Sizes
 from oneshui.paths import origin_and_method
 from oneshui.planning.jobs import Job
 from oneshui.planning.rates import Rate
-from oneshui.planning.sizes import Run
-
-#: logits of an image; of a task with more of them scores are larger
-OUTPUTS = 40
-_EMBEDDING = 64
 
 
-def _artefact_bytes(spec: Mapping[str, Any], run: Run, rate: Rate) -> float:
-    if spec["kind"] == "ssd":  # a number per parameter
-        return 4 * rate.parameters
-    if spec["kind"] == "pgu":
-        return 4 * rate.grams
-    if spec["kind"] == "metaunlearn":  # table of identities, two layers (Table 8b), who they are
-        sizes = {"logits": OUTPUTS, "features": rate.features, "target": OUTPUTS, "identity": _EMBEDDING}
-        width, hidden = sum(sizes[name] for name in spec["inputs"]), int(spec["hidden"])
-        return 4 * (_EMBEDDING * run.people + hidden * (width + hidden)) + 8 * run.people
-    return 0.0
-
-
-def bytes_of(config: Mapping[str, Any], run: Run | None, job: Job, rate: Rate) -> float:
+def bytes_of(config: Mapping[str, Any], run: Sizes | None, job: Job, rate: Rate) -> float:
     """Return the size of what a job leaves, not compressed; ``run`` is None for initial weights.
 
     A row of scores has 14 bytes, and float16 logits under the test transform; features are float16 (oneshui.schemas).
@@ -48,7 +33,8 @@ def bytes_of(config: Mapping[str, Any], run: Run | None, job: Job, rate: Rate) -
             return weights
         case "precompute":
             spec = method_spec(config["methods"], origin_and_method(job.row)[1], job.dataset, run.n)
-            return _artefact_bytes(spec, run, rate)
+            size = METHODS[spec["kind"]].cost.artefact_bytes if spec["kind"] in METHODS else None
+            return size(spec, run, rate) if size else 0.0
         case "unlearn":
             return weights if kept else 0.0
         case "score":

@@ -15,20 +15,18 @@ from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
 
-#: hyper-parameters on which it depends what a method asks of a network (``try_on``)
-_TRIED_BY = ("kind", "fisher", "micro_batch", "jvp")
-
 
 def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | Path) -> None:
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
-    Networks that stand in ``table`` with the same options and input are known. Others are tried in a process of their
-    own, once: the answer is kept in ``cache``. Methods of somebody else's are not tried.
+    A network that stands in ``table`` with the same options and input is known, for the kinds that have a column. What
+    is not known is tried once, in a process of its own; the answer is kept in ``cache``. Kinds that are not ours are not
+    tried.
 
     Args:
         config: the whole configuration.
-        table: ``resources/networks.csv``: ``network``, ``options`` (JSON), ``px``, ``family``, and a column per kind of
-            method: "" or why not.
+        table: ``resources/networks.csv``: ``network``, ``options`` (JSON), ``px``, ``family``, and columns for
+            kinds of methods: "" or why not.
         cache: folder of earlier answers.
 
     Raises:
@@ -39,18 +37,19 @@ def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | P
     known = {(row["network"], row["options"], int(row["px"])): row for row in rows}
     for dataset, methods in _asked(config).items():
         training = config["training"][dataset]
-        row = known.get(key_of(training))
-        if row is not None:
-            problems = {name: row[specs[0]["kind"]] for name, specs in methods.items()}
-        else:
-            problems = _tried(training, methods, Path(cache), f"training/{dataset}")
+        row = known.get(key_of(training), {})
+        problems = {name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row}
+        untried = {name: specs for name, specs in methods.items() if name not in problems}
+        if untried:
+            problems |= _tried(training, untried, Path(cache), f"training/{dataset}")
         for name, problem in problems.items():
             if problem:
                 kind = methods[name][0]["kind"]
-                fit = dict.fromkeys(row["network"] for row in rows if not row[kind])
+                fit = dict.fromkeys(row["network"] for row in rows if not row.get(kind, "not tried"))
                 raise ConfigError(
                     f"training/{dataset}: method {name} cannot work with {training['model']}: {problem} Networks that "
-                    f"it works with: {', '.join(fit)}. Or leave {name} out of the tables of {dataset}."
+                    f"it works with: {', '.join(fit) or 'none is known'}. Or leave {name} out of the tables of "
+                    f"{dataset}."
                 )
 
 
@@ -67,18 +66,22 @@ def _asked(config: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]
     for dataset, n, method in grid_points(config["tables"]):
         of_dataset = asked.setdefault(dataset, {})
         spec = method_spec(config["methods"], method, dataset, n)
-        way = (dataset, method, *(spec.get(name) for name in _TRIED_BY))
-        if spec["kind"] in METHODS and way not in seen:
+        if spec["kind"] in METHODS and (way := (dataset, method, *_way(spec).values())) not in seen:
             seen.add(way)
             of_dataset.setdefault(method, []).append(spec)
     return asked
+
+
+def _way(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a method's spec on which it depends what it asks of a network (``try_on``)."""
+    return {name: spec[name] for name in ("kind", *METHODS[spec["kind"]].network_params) if name in spec}
 
 
 def _tried(
     training: Mapping[str, Any], methods: Mapping[str, Iterable[Mapping[str, Any]]], cache: Path, where: str
 ) -> dict[str, str]:
     """Ask ``oneshui.networks``, or remember what it said."""
-    ways = {name: [{k: spec[k] for k in _TRIED_BY if k in spec} for spec in specs] for name, specs in methods.items()}
+    ways = {name: [_way(spec) for spec in specs] for name, specs in methods.items()}
     versions = {name: version(name) for name in ("oneshui", "timm", "torch")}
     path = cache / f"{spec_hash([key_of(training), ways, versions])}.json"
     if path.exists():

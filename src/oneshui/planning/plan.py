@@ -12,12 +12,13 @@ import pandas as pd
 
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS
+from oneshui.methods.costs import OUTPUTS, Sizes
 from oneshui.paths import origin_and_method
-from oneshui.planning.disk import OUTPUTS, bytes_of
+from oneshui.planning.disk import bytes_of
 from oneshui.planning.jobs import GPU_VERBS, STAGES, Job, planned_jobs
 from oneshui.planning.passes import FORWARD, TRAIN, passes_of
 from oneshui.planning.rates import Machine, Rate, choose_machine
-from oneshui.planning.sizes import Run, Size, run_of
+from oneshui.planning.sizes import Size, run_of
 
 COLUMNS = ("stage", "jobs", "forward_images", "train_images", "hours", "disk_gb")
 
@@ -88,7 +89,7 @@ def _speeds(machine: Machine, datasets: Iterable[str]) -> list[str]:
     return [*notes, f"a job starts in {machine.job_s:.1f} s with torch, in {machine.light_job_s:.1f} s without"]
 
 
-def _limits(config: Mapping[str, Any], machine: Machine, runs: Mapping[Job, Run]) -> list[str]:
+def _limits(config: Mapping[str, Any], machine: Machine, runs: Mapping[Job, Sizes]) -> list[str]:
     readers = [job for job in runs if job.verb in GPU_VERBS and job.stage != "unlearn"]
     stores = (
         sum(3 * math.prod(config["datasets"][job.dataset]["stored_px"]) * runs[job].images for job in readers) / 1e9

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from oneshui.errors import ConfigError, DataError
+from oneshui.methods.costs import Passes
 from oneshui.planning.jobs import GPU_VERBS, Job
-from oneshui.planning.passes import Passes
 
 #: columns of rates that are empty where nothing was measured
 OPTIONAL = ("fisher_s", "gram_s", "eigh_s", "grams")

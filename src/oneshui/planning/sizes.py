@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneshui.errors import ConfigError
+from oneshui.methods.costs import Sizes
 from oneshui.planning.jobs import Job
 
 
@@ -46,38 +47,7 @@ def size_of(dataset: str, entry: Mapping[str, Any], published: Mapping[str, Any]
     return Size(images * chosen / identities, chosen)
 
 
-@dataclass(frozen=True)
-class Run:
-    """Expected numbers of images in the sets that a job works on; every identity has the mean number of images.
-
-    Attributes:
-        images: of the dataset.
-        trained: of the set that the job's model was trained on: D_tr, or D_r after retraining.
-        people: identities among them, whole ones.
-        each: images of an identity.
-        val, test: of these sets.
-        n: identities (and photos) of the request; 0 where the job serves every n.
-        forget, retain: D_f and D_r.
-        asked: training images of all identities that can ask, which every model is scored on.
-        reference: images that stand for the population in an attack.
-        fit: training images among these.
-    """
-
-    images: float
-    trained: float
-    people: int
-    each: float
-    val: float
-    test: float
-    n: int
-    forget: float
-    retain: float
-    asked: float
-    reference: float
-    fit: float
-
-
-def run_of(config: Mapping[str, Any], size: Size, job: Job) -> Run:
+def run_of(config: Mapping[str, Any], size: Size, job: Job) -> Sizes:
     """Return the sets that a job about a dataset of ``size`` works on."""
     split, n = config["datasets"][job.dataset]["split"], job.n or 0
     each, share = size.images / size.identities, (split["train"], split["val"])
@@ -86,7 +56,7 @@ def run_of(config: Mapping[str, Any], size: Size, job: Job) -> Run:
     retrained = job.row.partition("/")[0] in ("retrain", "ceiling")
     population = train - asked + val
     reference = min(config["attack"]["max_reference"], population)
-    return Run(
+    return Sizes(
         images=size.images, trained=train - forget if retrained else train,
         people=round(share[0] * size.identities) - n * retrained, each=each, val=val,
         test=(1 - sum(share)) * size.images, n=n, forget=forget, retain=train - forget, asked=asked,

@@ -4,18 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from oneshui.errors import ConfigError
+from oneshui.methods import METHODS
 
 #: how methods, datasets and measures are written in print; other names are printed as they are
 METHOD_NAMES = {
     "pretrain": "Pretrain",
     "retrain": "Retrain",
     "ceiling": "Ceiling (retrained again)",
-    "ssd": "SSD",
-    "metaunlearn": "MetaUnlearn",
-    "pgu": "PGU",
-    "jit": "JiT",
-    "scrub": "SCRUB",
-    "bad_teacher": "Bad Teacher",
+    **{name: kind.label for name, kind in METHODS.items()},
 }
 DATASET_NAMES = {"celeba": "CelebA", "celebahq": "CelebA-HQ", "mufac": "MUFAC"}
 MEASURE_NAMES = {"map": "mAP", "accuracy": "accuracy"}
@@ -25,12 +21,7 @@ COLOURS = {
     "pretrain": "#999999",
     "retrain": "#000000",
     "ceiling": "#777777",
-    "ssd": "#E69F00",
-    "metaunlearn": "#D55E00",
-    "pgu": "#56B4E9",
-    "jit": "#009E73",
-    "scrub": "#0072B2",
-    "bad_teacher": "#CC79A7",
+    **{name: kind.colour for name, kind in METHODS.items()},
 }
 #: for methods without a colour of their own: Paul Tol's muted palette, without what resembles the above
 _SPARE_COLOURS = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#661100", "#AA4499", "#117733")

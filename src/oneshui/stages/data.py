@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from oneshui.config import SplitSpec
+from oneshui.config import SplitSpec, SyntheticSpec
 from oneshui.data import pack, splits
 from oneshui.data.index import build_index, choose_identities
 from oneshui.data.layouts import Annotations, read_annotations
 from oneshui.data.probe import duplicate_groups, probe_images
 from oneshui.data.raw_layouts import write_raw
 from oneshui.data.request import build_request, build_wrong_photos
-from oneshui.data.synthetic import SyntheticSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import spec_hash, write_text
 from oneshui.log import logger
