@@ -168,7 +168,10 @@ def _explained(error: ValidationError, adapter: TypeAdapter[Any], raw: Any, wher
              for path, keys in unknown.items()]  # fmt: skip
     lines += [_at(path, f"missing key {', '.join(keys)}; it has: {', '.join(_value_at(raw, path)) or 'nothing'}")
               for path, keys in absent.items()]  # fmt: skip
-    lines += wrong.values()
+    # a list with a wrong entry counts as too short as well: only the entry is told
+    places = {*wrong, *((*path, "") for path in (*unknown, *absent))}
+    inner = {place[:depth] for place in places for depth in range(len(place))}
+    lines += [line for path, line in wrong.items() if path not in inner]
     if len(lines) == 1:
         return ConfigError(f"{where}: {lines[0]}")
     return ConfigError("\n  ".join([f"{where}: {len(lines)} problems", *lines]))

@@ -172,9 +172,7 @@ class TrainSpec(Spec):
         return self
 
 
-_References = Annotated[
-    int, Field(ge=1, description="images of people who never ask, at most; they stand for the population")
-]
+_REFERENCES = "images of people who never ask, at most; they stand for the population"
 
 
 @checked("attack")
@@ -183,7 +181,7 @@ class AttackSpec(Spec):
 
     views: _Index = Field(description="random crops that are scored beside the test transform")
     crop_scale: CropScale = Field(description="smallest and largest area of these crops, as a share of the image")
-    max_reference: _References
+    max_reference: Count = Field(description=_REFERENCES)
     gamma: Positive = Field(description="threshold of the likelihood ratio (equation 9)")
     offline_a: _Channel | Literal["paired_seed"] = Field(
         description="weight of the reference model in the ratio's denominator; `paired_seed`: the weight that attacks"
@@ -215,7 +213,7 @@ class AttackSpec(Spec):
 class RefitSpec(Spec):
     """The linear probe (docs/metrics.md)."""
 
-    max_reference: _References
+    max_reference: Count = Field(description=_REFERENCES)
     refit_c: Positive = Field(description="inverse strength of the linear probe's L2 penalty")
 
 
