@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint format types layers workflow check fix lock check-data benchmarks
+.PHONY: demo test lint format types layers workflow check fix lock check-data benchmarks reference
 
 demo: .venv/ready
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
@@ -47,6 +47,10 @@ CONFIG ?= config/config.yaml
 DATA ?= data
 check-data: .venv/ready
 	$(SNAKEMAKE) --configfile $(CONFIG) --config data_root=$(DATA) -- check_data
+
+# the JSON schema and the tables of keys and hyper-parameters, from the typed models
+reference: .venv/ready
+	$(BIN)/python -m oneshui.reference
 
 # half an hour on two cores; writes the tables of docs/benchmarks.md and docs/scaling.md
 benchmarks: .venv/ready

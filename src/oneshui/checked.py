@@ -30,7 +30,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 #: at least 0, below 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", json_schema_extra={"$comment": "letters, digits and _"})]
+_NAMED = {"$comment": "a name of letters, digits and _"}
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", json_schema_extra=_NAMED)]
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:

@@ -106,7 +106,7 @@ class Dataset(Spec):
     """One dataset: where its images are and how they are split."""
 
     layout: Literal["celeba", "celebahq", "mufac", "manifest", "synthetic"] = Field(
-        description="how the raw folder is laid out, see below"
+        description="how the raw folder is laid out (config/README.md)"
     )
     folder: str = Field(default=ABSENT, description="raw folder below `data_root`; left out for synthetic faces")
     options: dict[str, Any] = Field(
@@ -157,7 +157,7 @@ class TrainSpec(Spec):
         description="`sgd`: the paper's; `adamw` learns small sets by heart in fewer epochs"
     )
     lr: Positive = Field(description="peak learning rate")
-    momentum: Fraction = Field(description="of SGD; the first beta of AdamW")
+    momentum: Fraction = Field(description="momentum of SGD; the first beta of AdamW")
     weight_decay: NonNegative = Field(description="weight decay of the optimiser")
     crop_scale: CropScale = Field(description="smallest and largest area of a random crop, as a share of the image")
     precision: Literal["bf16", "fp32"] = Field(description="number format on a GPU; the CPU always computes in fp32")

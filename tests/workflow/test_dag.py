@@ -57,19 +57,22 @@ def broken(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": "red"}, "colour"),
+        ({"colour": "red"}, "config.yaml: unknown key colour; allowed: data_root, "),
         ({"training__toy__epoch": 3}, "epoch"),
-        ({"training__toy__lr": -1.0}, "-1.0 is less than or equal to the minimum of 0"),
-        ({"datasets__toy__split__train": 1.5}, "1.5 is greater than or equal to the maximum of 1"),
+        ({"training__toy__lr": -1.0}, "training/toy/lr = -1.0, allowed: a number > 0"),
+        ({"datasets__toy__split__train": 1.5}, "datasets/toy/split/train = 1.5, allowed: a number in (0, 1)"),
         ({"datasets__toy__layout": "imagenet"}, "imagenet"),
         ({"methods__ssd__params__alpha": 1.0}, "alpha"),
-        ({"methods__ssd__params__selection": 0}, "0 is less than or equal to the minimum of 0"),
+        (
+            {"methods__ssd__params__selection": 0},
+            "methods/ssd/params for toy, n = 3: selection = 0, allowed: a number > 0",
+        ),
         ({"methods__metaunlearn__params__terms": "third"}, "third"),
         ({"methods__ssd__kind": "forget_everything"}, "forget_everything"),
         ({"methods__ssd__kind": "mine:Mine"}, "needs"),
         ({"methods__ssd__needs": "data"}, "needs"),
-        ({"methods__jit__params__noise_std": 0}, "0 is less than or equal to the minimum of 0"),
-        ({"methods__pgu__params__gamma": 1}, "1 is greater than or equal to the maximum of 1"),
+        ({"methods__jit__params__noise_std": 0}, "noise_std = 0, allowed: a number > 0"),
+        ({"methods__pgu__params__gamma": 1}, "gamma = 1, allowed: a number in (0, 1)"),
         ({"methods__scrub__params__crop_scale": [0.5]}, "crop_scale"),
         (
             {"tables__toy__methods": ["sdd"]},

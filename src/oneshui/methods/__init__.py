@@ -103,7 +103,7 @@ class Revision(Spec):
 
     revision: Count = Field(
         default=1,
-        description="raise it after a change of code that changes results, to unlearn again; 1 if it is left out",
+        description="raise it after a change of code that changes results, to unlearn again",
     )
 
 

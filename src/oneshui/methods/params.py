@@ -217,7 +217,10 @@ class SSD(Spec):
     fisher: Literal["image", "batch"] = Field(
         description="`image`: squares each image's gradient; `batch`: that of a batch's mean loss, as published"
     )
-    batch_size: Count = Field(description="training images of a batch; it changes the result with `fisher: batch` only")
+    batch_size: Count = Field(
+        description="training images of a batch; it changes the result with `fisher: batch` only (the photos are"
+        " always one batch)"
+    )
     micro_batch: Count = Field(
         description="images whose single gradients are held at once; memory: as many copies of the model"
     )

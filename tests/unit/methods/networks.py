@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from oneshui.errors import ConfigError
-from oneshui.methods import METHODS, make_method, needs_of
+from oneshui.methods import make_method, needs_of
 from oneshui.methods.base import Support, TensorSet
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.networks import problems_of
@@ -79,6 +79,8 @@ PARAMS: dict[str, dict[str, Any]] = {
         "crop_scale": [], "kl": "task",
     },
 }  # fmt: skip
+#: kinds with a column in the table
+KINDS = sorted(PARAMS)
 TASKS = {kind: Task(kind, ("a", "b", "c")) for kind in ("classification", "multilabel")}
 
 
@@ -118,7 +120,7 @@ def outcome(network: str, method: str, kind: str) -> str:
 def row_of(network: str) -> dict[str, Any]:
     """Return a network's row of resources/networks.csv."""
     family, px, options = NETWORKS[network]
-    found = {method: {outcome(network, method, kind) for kind in TASKS} for method in METHODS}
+    found = {method: {outcome(network, method, kind) for kind in TASKS} for method in KINDS}
     problems = {name: max(of) for name, of in found.items()}
     return {"network": network, "options": json.dumps(options, sort_keys=True), "px": px, "family": family, **problems}
 
@@ -136,15 +138,15 @@ def tried_row_of(key: tuple[str, str, int]) -> dict[str, Any]:
     """Return the row of a network of our configurations, as the workflow would try it: as large as it is."""
     name, training = shipped()[key]
     found = problems_of(training, {kind: [{"kind": kind, **params}] for kind, params in PARAMS.items()})
-    problems = {kind: found.get(kind, "") for kind in METHODS}
+    problems = {kind: found.get(kind, "") for kind in KINDS}
     return {"network": key[0], "options": key[1], "px": key[2], "family": f"as in {name}", **problems}
 
 
 def page_table(table: pd.DataFrame) -> str:
     """Return the table of docs/networks.md."""
-    lines = [f"| network | family | {' | '.join(METHODS)} |", f"|---|---|{':-:|' * len(METHODS)}"]
+    lines = [f"| network | family | {' | '.join(KINDS)} |", f"|---|---|{':-:|' * len(KINDS)}"]
     for row in table.to_dict("records"):
-        marks = " | ".join("no" if row[name] else "yes" for name in METHODS)
+        marks = " | ".join("no" if row[name] else "yes" for name in KINDS)
         lines.append(f"| `{row['network']}` | {row['family']} | {marks} |")
     return "\n".join(lines)
 

@@ -1,7 +1,9 @@
 """The divergence and the optimiser of the teacher-student methods against elementary formulas, in float64."""
 
 import copy
+import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
@@ -17,10 +19,11 @@ from tests.unit.methods.direct import (
 from torch import nn
 
 from oneshui.errors import ConfigError
-from oneshui.methods.distillation import SGD, check_kl, check_sgd, kl_divergence, shuffled_rows, views
+from oneshui.methods.bad_teacher import BadTeacher
+from oneshui.methods.distillation import SGD, kl_divergence, shuffled_rows, views
+from oneshui.methods.scrub import SCRUB
 from oneshui.tasks import Task
 
-SGD_FIELDS: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "epochs": 2, "crop_scale": ()}
 NAN = float("nan")
 
 
@@ -77,13 +80,25 @@ def test_extreme_logits_keep_divergence_and_gradient_finite(
     torch.testing.assert_close(gradient, torch.tensor([[-slope, slope]], dtype=dtype))
 
 
-def test_unknown_form_of_divergence_is_an_error() -> None:
-    check_kl("scrub", "task")
-    check_kl("scrub", "softmax")
-    with pytest.raises(ConfigError, match="scrub: kl is 'sigmoid', allowed: task, softmax"):
-        check_kl("scrub", "sigmoid")
+METHODS = {
+    "bad_teacher": BadTeacher(
+        lr=0.1, momentum=0.9, weight_decay=0.01, epochs=2, temperature=1.0, batch_size=8, crop_scale=(), kl="task"
+    ),
+    "scrub": SCRUB(
+        lr=0.1, momentum=0.9, weight_decay=0.01, epochs=2, forget_epochs=1, alpha=1.0, gamma=1.0, temperature=1.0,
+        clip_norm=1.0, forget_batch_size=8, retain_batch_size=8, crop_scale=(), kl="task",
+    ),
+}  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", METHODS)
+def test_unknown_form_of_divergence_is_an_error(kind: str) -> None:
+    assert dataclasses.replace(METHODS[kind], kl="softmax").kl == "softmax"
+    with pytest.raises(ConfigError, match=f"{kind}: kl = 'sigmoid', allowed: task or softmax"):
+        dataclasses.replace(METHODS[kind], kl="sigmoid")
+
+
+@pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -92,18 +107,19 @@ def test_unknown_form_of_divergence_is_an_error() -> None:
         ("crop_scale", (0.0, 1.0)), ("crop_scale", (0.8, 0.5)), ("crop_scale", (0.5, 1.1)), ("crop_scale", (NAN, 1.0)),
     ],
 )  # fmt: skip
-def test_impossible_training_hyper_parameter_is_an_error(name: str, value: Any) -> None:
-    shown = f"\\[{', '.join(map(str, value))}\\]" if name == "crop_scale" else value
-    with pytest.raises(ConfigError, match=f"bad_teacher: .*{name} = {shown}"):
-        check_sgd("bad_teacher", **{**SGD_FIELDS, name: value})
+def test_impossible_training_hyper_parameter_is_an_error(kind: str, name: str, value: Any) -> None:
+    shown = re.escape(str(list(value) if name == "crop_scale" else value))
+    with pytest.raises(ConfigError, match=f"{kind}: .*{name} = {shown}, allowed: "):
+        dataclasses.replace(METHODS[kind], **{name: value})
 
 
+@pytest.mark.parametrize("kind", METHODS)
 @pytest.mark.parametrize(
     ("name", "value"),
     [("momentum", 0.0), ("weight_decay", 0.0), ("epochs", 1), ("crop_scale", (0.08, 1.0)), ("crop_scale", (1.0, 1.0))],
 )
-def test_training_hyper_parameter_at_its_limit_is_allowed(name: str, value: Any) -> None:
-    check_sgd("scrub", **{**SGD_FIELDS, name: value})
+def test_training_hyper_parameter_at_its_limit_is_allowed(kind: str, name: str, value: Any) -> None:
+    assert getattr(dataclasses.replace(METHODS[kind], **{name: value}), name) == value
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.3, 1e6])

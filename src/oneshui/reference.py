@@ -1,0 +1,138 @@
+"""Write what follows from the typed models of the configuration: ``make reference`` runs ``python -m oneshui.reference``.
+
+It writes a JSON schema for editors, the tables of keys in config/README.md, and the table of hyper-parameters in each
+card of docs/methods. A table stands between the line ``<!-- make reference -->`` and the line ``<!-- end -->``.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from oneshui.checked import Schema, resolved, words
+from oneshui.config import Config
+from oneshui.errors import DataError
+from oneshui.methods import METHODS, Revision
+
+_MARK, _END = "<!-- make reference -->\n", "<!-- end -->\n"
+
+
+def files(root: Path) -> dict[Path, str]:
+    """Return the text that each generated file, or file with a generated part, should have.
+
+    Args:
+        root: folder of the repository.
+
+    Raises:
+        DataError: a document has no place for its table.
+    """
+    readme = root / "config/README.md"
+    cards = {root / f"docs/methods/{kind}.md": _table(_of_kind(kind), "parameter") for kind in METHODS}
+    return {
+        root / "workflow/schemas/config.schema.json": json.dumps(json_schema(), indent=1) + "\n",
+        readme: _with_part(readme, "\n".join(_sections())),
+        **{path: _with_part(path, table) for path, table in cards.items()},
+    }
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a configuration, with the hyper-parameters of each kind of ours."""
+    schema: dict[str, Any] = _tidy(TypeAdapter(Config).json_schema())
+    method, definitions = schema["$defs"]["Method"], schema["$defs"]
+    method["properties"]["kind"] |= {"anyOf": [{"enum": [*METHODS]}, {"pattern": ":"}]}
+    method["allOf"] = []
+    for kind in METHODS:
+        # a value can stand in params or in an override, so no key is required in either
+        definitions[kind] = {key: value for key, value in _of_kind(kind).items() if key != "required"}
+        of_kind = {"$ref": f"#/$defs/{kind}"}
+        then = {"properties": {"params": of_kind, "overrides": {"additionalProperties": of_kind}}}
+        method["allOf"].append({"if": {"properties": {"kind": {"const": kind}}}, "then": then})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    """Return the schema of a kind's ``params``."""
+    schema: dict[str, Any] = _tidy(TypeAdapter(METHODS[kind].params).json_schema())
+    schema["properties"] |= _tidy(TypeAdapter(Revision).json_schema())["properties"]
+    return schema
+
+
+def _tidy(schema: Any) -> Any:
+    """Return a schema without the titles that pydantic makes of names, and without null for what may be left out."""
+    if isinstance(schema, list):
+        return [_tidy(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    options = [each.get("type") for each in schema.get("anyOf", [schema]) if isinstance(each, Mapping)]
+    absent = schema.get("default", "") is None and "null" not in options
+    dropped = [*(["title"] if isinstance(schema.get("title"), str) else []), *(["default"] if absent else [])]
+    return {key: _tidy(value) for key, value in schema.items() if key not in dropped}
+
+
+def _sections() -> Iterator[str]:
+    """Yield the reference of the configuration: a table for each mapping, where it is first met."""
+    root = _tidy(TypeAdapter(Config).json_schema())
+    todo: list[tuple[str, Schema]] = [("", root)]
+    seen = []
+    while todo:
+        path, schema = todo.pop(0)
+        below = []
+        for key, value in schema["properties"].items():
+            place, inner = _inside(f"{path}/{key}".lstrip("/"), value, root)
+            if "properties" in inner and inner not in seen:
+                seen.append(inner)
+                below.append((place, inner))
+        if path:
+            yield f"### `{path}`\n\n{schema['description']}\n"
+        yield _table(schema, "key", root)
+        todo = below + todo
+
+
+def _inside(path: str, schema: Schema, root: Schema) -> tuple[str, Schema]:
+    """Return the mapping with fixed keys that a key leads to, with its place; or what the key itself allows."""
+    schema = resolved({"$ref": schema["$ref"]} if "$ref" in schema else schema, root)  # with its own description
+    for option in (schema, *schema.get("anyOf", [])):
+        if isinstance(option.get("additionalProperties"), Mapping):
+            return _inside(f"{path}/NAME", option["additionalProperties"], root)
+        if isinstance(option.get("items"), Mapping):
+            return _inside(f"{path}/...", option["items"], root)
+    return path, schema
+
+
+def _table(schema: Schema, head: str, root: Schema | None = None) -> str:
+    """Return a table of the keys of a mapping."""
+    root = root or schema
+    lines = [f"| {head} | allowed | meaning |", "|---|---|---|"]
+    for key, value in schema["properties"].items():
+        allowed = "see below" if "properties" in _inside("", value, root)[1] else words(value, root)
+        if key not in schema["required"]:
+            default = value.get("default")
+            allowed += f"; {json.dumps(default)} if left out" if default is not None else "; may be left out"
+        lines.append(f"| `{key}` | {allowed} | {value['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_part(path: Path, part: str) -> str:
+    """Return a document with another text in its generated part."""
+    text = path.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(_MARK)
+    _, end, after = rest.partition(_END)
+    if not (mark and end):
+        raise DataError(f"{path} has no place for its table: add the lines {_MARK.strip()} and {_END.strip()}")
+    return f"{before}{mark}{part}{end}{after}"
+
+
+def main() -> None:
+    """Write all that is not current; the repository is the folder that is given, or the current one."""
+    for path, text in files(Path(sys.argv[1] if len(sys.argv) > 1 else ".")).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
