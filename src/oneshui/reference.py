@@ -1,4 +1,4 @@
-"""Write what follows from the typed models of the configuration: ``make reference`` runs ``python -m oneshui.reference``.
+"""Write what follows from the typed models of the configuration (``make reference``).
 
 It writes a JSON schema for editors, the tables of keys in config/README.md, and the table of hyper-parameters in each
 card of docs/methods. A table stands between the line ``<!-- make reference -->`` and the line ``<!-- end -->``.

@@ -65,7 +65,7 @@ def broken(**changes: object) -> dict[str, object]:
         ({"methods__ssd__params__alpha": 1.0}, "alpha"),
         (
             {"methods__ssd__params__selection": 0},
-            "methods/ssd/params for toy, n = 3: selection = 0, allowed: a number > 0",
+            "methods/ssd/params for toy, n = 3: selection = 0, allowed: ",
         ),
         ({"methods__metaunlearn__params__terms": "third"}, "third"),
         ({"methods__ssd__kind": "forget_everything"}, "forget_everything"),

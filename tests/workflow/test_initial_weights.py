@@ -152,7 +152,7 @@ def test_weights_of_another_network_are_refused(ready: Path) -> None:
 
 def test_random_weights_must_be_told_their_input(ready: Path) -> None:
     config = weights_config(init_weights="random")
-    assert "mean and std given where init_weights is random does not hold" in train(ready, config, fails=True)
+    assert "training/toy: mean and std must be given where init_weights is random" in train(ready, config, fails=True)
     train(ready, weights_config(init_weights="random", mean=0.5, std=0.5))
     assert read_header(ready / MODEL)["weights"] is None
 

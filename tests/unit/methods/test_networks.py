@@ -1,7 +1,10 @@
 """Every family of timm with every method; the slow half of it is the point of the table."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+import yaml
 from tests.unit.methods.networks import (
     KINDS,
     MARK,
@@ -15,8 +18,10 @@ from tests.unit.methods.networks import (
     tried_row_of,
 )
 
+from oneshui.errors import ConfigError
 from oneshui.methods import METHODS
 from oneshui.networks import problems_of
+from oneshui.planning import networks
 
 KNOWN = pd.read_csv(TABLE, keep_default_na=False)
 TRAINING = {
@@ -51,3 +56,32 @@ def test_table_has_every_network_and_method_and_the_page_has_the_table() -> None
     assert KNOWN.columns.tolist() == ["network", "options", "px", "family", *KINDS]
     assert set(KINDS) <= set(METHODS)  # a kind without a column is tried where a network is planned for it
     assert f"{MARK}\n{page_table(KNOWN)}\n<!-- end -->" in PAGE.read_text()
+
+
+class Tried:
+    """Stands in for the process that tries a network, and remembers what it was asked."""
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        self.problems, self.asked = problems, []
+
+    def __call__(self, training: object, methods: dict[str, object], cache: Path, where: str) -> dict[str, str]:
+        self.asked.append(sorted(methods))
+        return {name: problem for name, problem in self.problems.items() if name in methods}
+
+
+def test_a_kind_without_a_column_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, config = tmp_path / "networks.csv", yaml.safe_load((TABLE.parents[1] / "config/demo.yaml").read_text())
+    KNOWN.drop(columns="ssd").to_csv(table, index=False)
+    for problem in ("", "It cannot."):
+        tried = Tried({"ssd": problem})
+        monkeypatch.setattr(networks, "_tried", tried)
+        if problem:
+            with pytest.raises(
+                ConfigError, match=r"method ssd cannot work with .*It cannot.*works with: none is known"
+            ):
+                networks.refuse_networks(config, table, tmp_path)
+        else:
+            networks.refuse_networks(config, table, tmp_path)
+        assert tried.asked == [["ssd"]]  # and not metaunlearn, which has a column
+        networks.refuse_networks(config, TABLE, tmp_path)
+        assert tried.asked == [["ssd"]]
