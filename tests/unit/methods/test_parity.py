@@ -79,7 +79,10 @@ def assert_close(found: dict[str, Tensor], file: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if f"{kind}/ssd" in CASES])
 def test_parity_ssd(kind: str) -> None:
     case, data = CASES[f"{kind}/ssd"], data_of(kind)
-    method = SSD(case["alpha_selection_weighting"], case["lambda_dampening_constant"], "batch", 8, 8)
+    method = SSD(
+        selection=case["alpha_selection_weighting"], dampening=case["lambda_dampening_constant"], fisher="batch",
+        batch_size=8, micro_batch=8,
+    )  # fmt: skip
     train = TensorSet(
         torch.cat([data["retain_x"], data["forget_x"]]), torch.cat([data["retain_y"], data["forget_y"]]), task_of(kind)
     )
@@ -105,7 +108,10 @@ def test_parity_jit(kind: str) -> None:
     with np.load(GOLDEN / f"{kind}_jit_noise.npz") as arrays:
         noise = torch.from_numpy(arrays["standard_normal"])
     model, support = model_of(kind), support_of(kind)
-    JiT(case["lr"], case["noise_std"], case["n_samples"], len(support.images)).step(model, support.images, noise)
+    method = JiT(
+        lr=case["lr"], noise_std=case["noise_std"], n_samples=case["n_samples"], batch_size=len(support.images)
+    )
+    method.step(model, support.images, noise)
     assert_same_change(dict(model.named_parameters()), kind, "jit")
 
 
@@ -113,7 +119,10 @@ def test_parity_jit(kind: str) -> None:
 def test_parity_pgu(kind: str) -> None:
     """The linear layers' projections, and the weights with the projections of the file (whose patches overlap)."""
     case, support = CASES[f"{kind}/pgu"], support_of(kind)
-    method = PGU(case["lr"], case["epochs"], case["gamma"], case["entropy_weight"], "absolute", 128, 8)
+    method = PGU(
+        lr=case["lr"], epochs=case["epochs"], gamma=case["gamma"], entropy_weight=case["entropy_weight"],
+        spectrum="absolute", batch_size=128, micro_batch=8,
+    )  # fmt: skip
     data = data_of(kind)
     train = TensorSet(
         torch.cat([data["retain_x"], data["forget_x"]]), torch.cat([data["retain_y"], data["forget_y"]]), task_of(kind)
