@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from oneshui.errors import ConfigError, DataError
+from oneshui.runs import Model
+from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, METRICS, SCORES, SPLITS, read_table, write_table
-from oneshui.stages.measure import compute_metrics
+from oneshui.stages.measure_model import measure_model
 
 # images 0-3 retain, 4-5 forget, 6 support, 7-8 test, 9 val
 ROLES = ["train"] * 7 + ["test"] * 2 + ["val"]
@@ -61,9 +63,9 @@ class Run:
         write_table(self.folder / f"{name}.parquet", pd.concat([frame, other_view]), SCORES, meta)
 
     def compute(self, row: str = "pretrain/ssd", n: int = 1) -> tuple[dict[tuple[str, str], float], pd.DataFrame, Any]:
-        names = ("model", "splits", "index", "retrain", "metrics")
+        names = ("model", "retrain", "splits", "index", "metrics")
         paths = [self.folder / f"{name}.parquet" for name in names]
-        compute_metrics(*paths, dataset="toy", n=n, seed=3, row=row)
+        measure_model(*paths, run=Which("toy", n, 3), model=Model.of(row))
         frame, meta = read_table(paths[-1], METRICS)
         keys = zip(frame["split"], frame["metric"], strict=True)
         return dict(zip(keys, frame["value"], strict=True)), frame, meta
@@ -255,7 +257,7 @@ def test_nothing_is_written_when_something_is_wrong(run: Run) -> None:
     assert not (run.folder / "metrics.parquet").exists()
 
 
-@pytest.mark.parametrize("module", ["measure", "report"])
+@pytest.mark.parametrize("module", ["measure_model", "report"])
 def test_importing_the_stage_does_not_load_torch(module: str) -> None:
     code = (
         f"import sys, oneshui.stages.{module}; "
