@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from oneshui.diagnostics import has_diverged
 from oneshui.errors import ArtefactError, DataError
 from oneshui.sets import ImageSet as ImageSet
 from oneshui.sets import Support as Support
@@ -59,11 +60,18 @@ class Unlearned:
 
     Attributes:
         model: a new module; the one that was given is untouched.
-        health: numbers and flags for the metrics, e.g. ``saturated``, ``blown_up``, ``relative_step``.
+        diagnostics: numbers and flags for the metrics, e.g. ``saturated``, ``blown_up``, ``relative_step``.
     """
 
     model: nn.Module
-    health: dict[str, float | bool] = field(default_factory=dict)
+    diagnostics: dict[str, float | bool] = field(default_factory=dict)
+
+    def checked(self) -> dict[str, float | bool]:
+        """Return the diagnostics, with the flag ``blown_up`` if the model has diverged (oneshui.diagnostics)."""
+        finite = all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        if has_diverged(finite=finite, relative_step=self.diagnostics.get("relative_step", 0.0)):
+            return {**self.diagnostics, "blown_up": True}
+        return dict(self.diagnostics)
 
 
 class UnlearningMethod(Protocol):

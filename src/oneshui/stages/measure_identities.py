@@ -47,7 +47,7 @@ def measure_identities(
         pretrain_features_path: features of the original model.
         splits_path: of the run.
         index_path: of the dataset; has the labels.
-        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model answers NaN.
+        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model has diverged.
         run: dataset, request size and seed.
         model: the unlearned model.
         max_reference: of the configured attack; says which features there are.
@@ -74,7 +74,7 @@ def measure_identities(
     known = np.concatenate([queries["asked"], queries["fit"], rows["support"]])
     require(known, features.ids, splits_path, pretrain_features_path)
     meta = {**asdict(run), "row": str(model), "task": task}
-    diverged = [scores.path for scores in models.values() if np.isnan(scores.values["loss"]).any()]
+    diverged = [scores.path for scores in models.values() if not np.isfinite(scores.values["loss"]).all()]
     if not np.isfinite(features.take(known)["features"]).all():
         diverged.append(pretrain_features_path)
     if diverged:

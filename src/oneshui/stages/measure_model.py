@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from oneshui.diagnostics import has_diverged
 from oneshui.errors import DataError
 from oneshui.metrics.accuracy import accuracy, mean_average_precision
 from oneshui.metrics.measure import MEASURES
@@ -48,7 +49,7 @@ def measure_model(
 
     Raises:
         DataError: image ids disagree between the files, an image is missing, or a model is of another split. (A model
-            that answers NaN is no error: its metrics say ``blown_up`` and nothing else.)
+            that has diverged is no error: its metrics say ``blown_up`` and nothing else.)
         ConfigError: the splits have fewer than ``run.n`` identities to forget.
     """
     assert run.n is not None
@@ -58,9 +59,11 @@ def measure_model(
     require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
     scores, made = read_scores(scores_path, classes)
     _check_scores(scores, made, rows.values(), labels, splits_path, split_meta)
-    diverged = bool(np.isnan(scores.values["loss"]).any())
+    diverged = has_diverged(finite=bool(np.isfinite(scores.values["loss"]).all()))
     if diverged:
-        logger.warning("%s: the model answers NaN: it has blown up and nothing else can be measured", scores_path)
+        logger.warning(
+            "%s: the model has diverged: its losses are not finite, nothing else is measured", scores_path
+        )
     values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
     values += [entry for entry in _diagnostics(made) if not (diverged and entry[1] == "blown_up")]
     if model != RETRAINED and not diverged:

@@ -11,8 +11,8 @@ from oneshui.config import RefitSpec
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
+from oneshui.metrics.probe import probe_logits
 from oneshui.metrics.queries import query_rows
-from oneshui.metrics.refit import refit_logits
 from oneshui.metrics.roles import metric_rows
 from oneshui.runs import Model, Run
 from oneshui.schemas import METRICS, SPLITS, read_table, write_table
@@ -56,7 +56,7 @@ def probe_model(
     if np.isfinite(features.values["features"]).all():
         together = np.concatenate(list(asked.values()))
         try:
-            logits = refit_logits(
+            logits = probe_logits(
                 features.take(fit)["features"], labels.take(fit)["label"], features.take(together)["features"],
                 n_outputs=classes, c=settings.refit_c,
             )  # fmt: skip

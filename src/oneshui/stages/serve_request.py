@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
-
 from oneshui.config import changed_keys
 from oneshui.data.support import read_request
 from oneshui.devices import Cost, choose_device
@@ -62,14 +60,11 @@ def serve_request(
         _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     with Cost(device) as cost:
         result = unlearner.unlearn(checkpoint.model, support, artefact, seed=served.method_seed)
-    health = dict(result.health)
-    if not _is_finite(result.model) or not health.get("relative_step", 0.0) <= 1:
-        health["blown_up"] = True
-        logger.warning(
-            "%s destroyed the model: its weights moved by more than their own length; lower its rate", made.method
-        )
+    diagnostics = result.checked()
+    if diagnostics.get("blown_up"):
+        logger.warning("%s: the model has diverged. Lower the method's learning rate.", made.method)
     metadata = {
-        **made.header, "spec": dict(spec), **asdict(served), "health": health, "isolation": isolation,
+        **made.header, "spec": dict(spec), **asdict(served), "health": diagnostics, "isolation": isolation,
         **cost.metadata(),
         **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
@@ -78,12 +73,8 @@ def serve_request(
     save_model(output_path, result.model, checkpoint.spec, metadata)
 
 
-def _is_finite(model: nn.Module) -> bool:
-    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
-
-
 def _check_finite(path: str, checkpoint: Checkpoint) -> None:
-    if not _is_finite(checkpoint.model):
+    if not all(bool(value.isfinite().all()) for value in checkpoint.model.state_dict().values()):
         raise CheckpointError(
             f"{path} has weights that are not finite: nothing can be unlearned from it. Train it again."
         )

@@ -45,7 +45,7 @@ def unlearn_with_data(
             rebuild=rebuilder(checkpoint.spec, device),
         )  # fmt: skip
     metadata = {
-        **model.header, "spec": dict(spec), **asdict(run), "health": result.health, "isolation": "none",
+        **model.header, "spec": dict(spec), **asdict(run), "health": result.checked(), "isolation": "none",
         **cost.metadata(), "model": checkpoint.sha256, "splits": images.splits_id,
         "stored_px": list(images.everything.pixels.shape[-2:]),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""compute_metrics, from files to a file."""
+"""measure_model, from files to a file."""
 
 import subprocess
 import sys

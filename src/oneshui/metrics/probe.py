@@ -1,7 +1,7 @@
-"""The refit attack: does a new classifier on a model's features find what the model was to forget?
+"""The linear probe: does a new linear classifier on a model's features find what the model was to forget?
 
-An edit of the last layer alone passes every test of the model's own answers; its features are those of the pretrained
-model, and a classifier that is trained on them anew answers as the pretrained model would.
+A method that edits the last layer only can pass every test of the model's answers. Its features are still those of the
+original model, and a new classifier on them answers as the original model did. Files call the probe ``refit``.
 """
 
 import warnings
@@ -19,7 +19,7 @@ _MAX_ITERATIONS = 2000
 _RARE = 1e-2
 
 
-def refit_logits(
+def probe_logits(
     fit: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     asked: npt.NDArray[np.floating],
