@@ -119,7 +119,7 @@ class Results:
         return {**table, "labels": labels}
 
     def table_inputs(self, w: Any) -> dict[str, list[str]]:
-        """Metrics and refit attacks of a table, and the summary of its attacks."""
+        """Metrics and linear probes of a table, and the summary of its attacks."""
         files = self._of_table(w.table)
         summary = [f"results/attacks/{w.table}.csv"] if files["attacks"] else []
         return {"metrics": files["metrics"] + files["refit"], "attacks": summary}

@@ -1,4 +1,4 @@
-"""Training of the pretrained and retrained models, with a sidecar that survives a kill.
+"""Training of original and retrained models, with a sidecar that survives a kill.
 
 Random numbers of an epoch come from a stream named after the run and the epoch, so that resuming at the start of an
 epoch needs no generator state and ends, on the CPU, bit for bit where an uninterrupted run ends.

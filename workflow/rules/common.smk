@@ -47,7 +47,7 @@ THREADS = 4 if GPUS else 1
 SEEDS = config["seeds"]
 runs, results = Runs(config), Results(config)
 
-# what scores, attacks and refit attacks depend on, and no more: a new gamma must not ask a model anew
+# what scores, attacks and linear probes depend on, and no more: a new gamma must not ask a model anew
 ATTACK_QUERIES = AttackSpec.from_dict(config["attack"]).queries()
 ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
 PROBE = {key: config["attack"][key] for key in ("max_reference", "refit_c")}

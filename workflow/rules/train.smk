@@ -1,4 +1,4 @@
-# Initial weights, and the pretrained and retrained models. A pretrained model serves every request size n.
+# Initial weights, and the original and retrained models. The original model serves every request size n.
 # Data inputs are `ancient`: a newer time stamp alone never re-trains; whether a model fits the present data is
 # checked by content wherever it is used (splits id in its header).
 

@@ -44,12 +44,12 @@ def probe_logits(
     """
     if not len(fit) or len(fit) != len(labels) or fit.shape[1:] != asked.shape[1:]:
         raise DataError(
-            f"refit: features {fit.shape} with {len(labels)} labels to train on and {asked.shape} to ask about, "
+            f"linear probe: features {fit.shape} with {len(labels)} labels to train on and {asked.shape} to ask about, "
             "needed: (N, D) with N labels, and (M, D), N >= 1"
         )
     wrong = int((~np.isfinite(fit)).any(1).sum() + (~np.isfinite(asked)).any(1).sum())
     if wrong:
-        raise DataError(f"refit: features of {wrong} images are not finite: the model has diverged")
+        raise DataError(f"linear probe: features of {wrong} images are not finite: the model has diverged")
     mean, std = fit.mean(0, dtype=np.float64), fit.std(0, dtype=np.float64)
     typical = float(np.median(std[std > 0])) if (std > 0).any() else 1.0
     std[std < _RARE * typical] = typical  # a unit that hardly ever fires here must not drown all others where it does
@@ -68,7 +68,7 @@ def _one_label(
 ) -> npt.NDArray[np.float64]:
     if labels.min() == labels.max():
         raise DataError(
-            f"refit: all {len(labels)} images to train on have class {labels[0]}; needed: two classes or more"
+            f"linear probe: all {len(labels)} images to train on have class {labels[0]}; needed: two classes or more"
         )
     model = _regression(fit, labels, c)
     found = model.decision_function(asked)
@@ -84,5 +84,5 @@ def _regression(fit: npt.NDArray[np.float64], labels: npt.NDArray[np.integer], c
         warnings.simplefilter("always", ConvergenceWarning)
         model = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS).fit(fit, labels)
     if any(issubclass(each.category, ConvergenceWarning) for each in caught):
-        logger.warning("refit: logistic regression stopped after %d steps before it converged", _MAX_ITERATIONS)
+        logger.warning("linear probe: logistic regression stopped after %d steps before it converged", _MAX_ITERATIONS)
     return model

@@ -95,7 +95,7 @@ class _Rules:
         return []
 
     def _of_table(self, job: Job) -> list[Job]:
-        """A table is made from metrics, the refit attack and a summary of attacks; the summary from attacks."""
+        """A table is made from metrics, linear probes and a summary of attacks; the summary from attacks."""
         data_methods = [name for name, needs in self.needs.items() if needs == "data"]
         found = measured_of(self.config["tables"][job.row], self.config["seeds"], data_methods)
         jobs = {kind: [_job_of(kind, run, model) for run, model in those] for kind, those in found.items()}
@@ -115,7 +115,7 @@ class _Rules:
         return [model, Job(request, job.dataset, job.n, job.seed), *kept]
 
     def _model(self, job: Job, row: str) -> Job:
-        """The job that makes the model of a row, in the run of ``job``; a pretrained model serves every n."""
+        """The job that makes a model, in the run of ``job``. The original model serves every n."""
         if row in _TRAINING:
             return Job(_TRAINING[row], job.dataset, None if row == "pretrain" else job.n, job.seed, row)
         with_data = self.needs[Model.of(row).method] == "data"

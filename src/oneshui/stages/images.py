@@ -30,7 +30,7 @@ class RunImages:
         return self.everything.subset(torch.from_numpy(np.asarray(image_ids, dtype="int64")))
 
     def training_set(self, n: int | None) -> ImageSet:
-        """Return D_tr, on which models are pretrained, or D_r of a request of size ``n``, for retrained ones."""
+        """Return D_tr, for original models, or D_r of a request of ``n`` people, for retrained ones."""
         return self.role("train") if n is None else self.take(metric_rows(self.splits, n)["retain"])
 
     def role(self, role: str) -> ImageSet:

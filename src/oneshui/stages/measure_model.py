@@ -36,7 +36,7 @@ def measure_model(
 
     Rows of splits retain, forget, test and val: ``accuracy`` or ``map``, ``loss`` (mean, nats), ``n_images`` and, for
     mAP, ``attributes_left_out``. Rows of split "all": ``tow`` (not for the retrained model, where it is 1 by
-    definition), the costs, and every number or truth value that the model's metadata has under ``health``.
+    definition), the costs, and every number or truth value that the model's header has under ``health``.
 
     Args:
         scores_path: scores of the model; view 0 is measured.
