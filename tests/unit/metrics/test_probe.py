@@ -1,4 +1,4 @@
-"""The refit attack: what a new classifier finds in features."""
+"""The linear probe: what a new classifier finds in features."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from oneshui.errors import DataError
-from oneshui.metrics import refit
+from oneshui.metrics import probe
 from oneshui.metrics.accuracy import accuracy
 from oneshui.metrics.probe import probe_logits
 
@@ -78,7 +78,7 @@ def test_classes_that_nobody_has_are_never_answered() -> None:
 def test_a_regression_that_does_not_converge_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(refit, "_MAX_ITERATIONS", 2)
+    monkeypatch.setattr(probe, "_MAX_ITERATIONS", 2)
     retain, labels, forget, _ = toy()
     with caplog.at_level(logging.WARNING):
         probe_logits(retain, labels, forget, n_outputs=N_CLASSES, c=1.0)

@@ -189,25 +189,26 @@ def test_an_image_with_two_rows_is_refused(run: Run) -> None:
         run.compute()
 
 
-def diverged(run: Run, name: str, images: tuple[int, ...], **model: Any) -> None:
-    """Write scores of a model that answers NaN for ``images``."""
+def diverged(run: Run, name: str, images: tuple[int, ...], answer: float = np.nan, **model: Any) -> None:
+    """Write scores of a model that answers NaN, or something infinite, for ``images``."""
     logits, loss = right(), np.arange(10.0)
-    logits[list(images)] = np.nan
-    loss[list(images)] = np.nan
+    logits[list(images)] = answer
+    loss[list(images)] = answer
     run.write_scores(name, logits, loss, **model)
 
 
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
 @pytest.mark.parametrize("images", [(2, 5), (6,), tuple(range(10))])
 @pytest.mark.parametrize("method", ["ssd", "pretrain", "retrain"])
-def test_a_model_that_answers_nan_has_blown_up(
-    run: Run, caplog: pytest.LogCaptureFixture, method: str, images: tuple[int, ...]
+def test_a_model_whose_answers_are_not_finite_has_diverged(
+    run: Run, caplog: pytest.LogCaptureFixture, method: str, images: tuple[int, ...], answer: float
 ) -> None:
-    diverged(run, "model", images, seconds=2.5, health={"blown_up": False, "relative_step": 3.0})
+    diverged(run, "model", images, answer, seconds=2.5, health={"blown_up": False, "relative_step": 3.0})
     with caplog.at_level("WARNING", "oneshui"):
         values, frame, _ = run.compute(method)
     assert values == {("all", "blown_up"): 1.0, ("all", "relative_step"): 3.0, ("all", "seconds"): 2.5}
     assert len(frame) == 3  # blown_up once, not a second time from the model's own health
-    assert "model.parquet: the model answers NaN" in caplog.text
+    assert "model.parquet: the model has diverged" in caplog.text
 
 
 def test_a_model_that_answers_nan_needs_no_reference(run: Run) -> None:
