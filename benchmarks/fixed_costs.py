@@ -25,11 +25,11 @@ _QUICKLY = "from oneshui.startup import quick_imports\nwith quick_imports():"
 JOBS = {
     "nothing": "pass",
     "table, figure": "import oneshui.stages.report",
-    "metrics": "import oneshui.stages.measure",
-    "attack": "import oneshui.stages.attack",
-    "score a model": f"{_QUICKLY} import oneshui.stages.scoring",
-    "score a model, collecting garbage": "import oneshui.stages.scoring",
-    "serve a request": f"{_QUICKLY} import oneshui.stages.request, oneshui.methods.metaunlearn",
+    "metrics": "import oneshui.stages.measure_model",
+    "attack": "import oneshui.stages.attack_model",
+    "score a model": f"{_QUICKLY} import oneshui.stages.score_model",
+    "score a model, collecting garbage": "import oneshui.stages.score_model",
+    "serve a request": f"{_QUICKLY} import oneshui.stages.serve_request, oneshui.methods.metaunlearn",
 }
 
 

@@ -22,8 +22,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from oneshui.data.images import ImageSet, InputSpec
 from oneshui.data.pack import decode
+from oneshui.sets import ImageSet, InputSpec
 from oneshui.tasks import Task
 
 #: side of the JPEG files, number of them, side they are stored at, side of the input, px

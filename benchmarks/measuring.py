@@ -4,7 +4,7 @@ import platform
 
 import torch
 
-from oneshui.data.images import ImageSet, InputSpec
+from oneshui.sets import ImageSet, InputSpec
 from oneshui.tasks import Task
 
 TASK = Task("multilabel", tuple(f"attribute{i}" for i in range(40)))

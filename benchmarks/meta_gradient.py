@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oneshui.methods.base import TensorSet
+from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ValidationReference
@@ -41,7 +41,7 @@ VARIANTS = {
 
 def inputs(
     args: argparse.Namespace, device: torch.device
-) -> tuple[Backbone, MetaLoss, SupportBatch, TensorSet, TensorSet]:
+) -> tuple[Backbone, MetaLoss, SupportBatch, ImageSet, ImageSet]:
     """Return fresh random inputs of the asked sizes."""
     torch.manual_seed(args.seed)
     model = build_model(ModelSpec(args.model, TASK, args.px, 0.5, 0.5)).to(device)
@@ -57,11 +57,17 @@ def inputs(
 
     photos, labels = images(args.support)
     support = SupportBatch(photos, labels.float(), torch.arange(args.support, device=device))
-    return backbone, meta_loss, support, TensorSet(*images(args.forget), TASK), TensorSet(*images(64), TASK)
+    return (
+        backbone,
+        meta_loss,
+        support,
+        ImageSet.of_inputs(*images(args.forget), TASK),
+        ImageSet.of_inputs(*images(64), TASK),
+    )
 
 
 def ours(args: argparse.Namespace, variant: str, backbone: Backbone, meta_loss: MetaLoss, support: SupportBatch,
-         forget: TensorSet, val: TensorSet) -> float:  # fmt: skip
+         forget: ImageSet, val: ImageSet) -> float:  # fmt: skip
     """One meta-gradient by vector-Jacobian product and jvp; returns its norm."""
     jvp, micro = VARIANTS[variant] or ("exact", False)
     size = args.micro_batch if micro else 10**6
@@ -76,8 +82,8 @@ def ours(args: argparse.Namespace, variant: str, backbone: Backbone, meta_loss: 
     return norm(meta_loss)
 
 
-def double_backward(backbone: Backbone, meta_loss: MetaLoss, support: SupportBatch, forget: TensorSet,
-                    val: TensorSet) -> float:  # fmt: skip
+def double_backward(backbone: Backbone, meta_loss: MetaLoss, support: SupportBatch, forget: ImageSet,
+                    val: ImageSet) -> float:  # fmt: skip
     """The same gradient through a second-order graph over the whole network."""
     theta = {name: value.clone().requires_grad_() for name, value in backbone.theta.items()}
 

@@ -15,10 +15,10 @@ import yaml
 from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import method_spec
-from oneshui.data.images import InputSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.methods import make_method
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import InputSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 EACH = 5

@@ -32,7 +32,6 @@ import yaml
 from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import TrainSpec
-from oneshui.data.images import ImageSet
 from oneshui.devices import choose_device
 from oneshui.files import write_text
 from oneshui.methods import make_method
@@ -40,6 +39,7 @@ from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
 from oneshui.planning.rates import OPTIONAL, Rate, read_rates
 from oneshui.scoring import score_images
+from oneshui.sets import ImageSet
 from oneshui.stages.images import input_of
 from oneshui.tensors import cut
 from oneshui.training import Trainer
@@ -52,10 +52,10 @@ from oneshui.startup import quick_imports
 with quick_imports():
     from oneshui.devices import choose_device
     from oneshui.models import load_model
-    from oneshui.stages.scoring import score_model
+    from oneshui.stages.score_model import score_model
 load_model(Path(sys.argv[1]), choose_device(gpus=int(sys.argv[2]), threads=1))
 """
-WITHOUT_TORCH = "import oneshui.stages.measure"
+WITHOUT_TORCH = "import oneshui.stages.measure_model"
 
 
 def clock(device: torch.device) -> float:

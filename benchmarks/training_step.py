@@ -18,9 +18,9 @@ from benchmarks.measuring import TASK, describe, random_images
 from torch import Tensor
 
 from oneshui.config import TrainSpec
-from oneshui.data.images import ImageSet, InputSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet, InputSpec
 from oneshui.training import Trainer
 from oneshui.utilisation import forward_flop, peak_of, training_rate
 

@@ -10,7 +10,7 @@ from typing import Any
 from oneshui.config import PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
 from oneshui.methods import artefact_spec, needs_of
-from oneshui.paths import identity_files, model_file, reference_of, request_file, splits_file, table_files, table_rows
+from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
 Config = Mapping[str, Any]
 
@@ -58,27 +58,25 @@ class Runs:
         """Those that what a method keeps depends on."""
         return artefact_spec(self.method_spec(w))
 
-    def model_of_origin(self, w: Any) -> str:
+    def start_model(self, w: Any) -> str:
         """The trained model that a method starts from."""
-        return _of_row("models", w, _start(w))
+        return _run(w).weights(_model(w).start)
 
     def request(self, w: Any) -> str:
-        """The photos that a method is given; those of other people in the wrong-photo control."""
-        return request_file(w.dataset, w.n, w.seed, wrong_photos=w.origin == "wrong_photos")
+        """The photos that a method is given."""
+        return _run(w).request(_model(w))
 
     def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
-        if w.method not in self._keeping:
-            return []
-        return f"results/artefacts/{w.dataset}/n{w.n}/seed{w.seed}/{_start(w)}/{w.method}.safetensors"
+        return _run(w).artefact(_model(w)) if w.method in self._keeping else []
 
     def scores(self, w: Any) -> str:
         """Scores of the model that the job is about."""
-        return _of_row("scores", w, _row(w))
+        return _run(w).scores(_model(w))
 
     def features(self, w: Any) -> str:
         """Features of the model that the job is about."""
-        return _of_row("features", w, _row(w))
+        return _run(w).features(_model(w))
 
     def paired_seed(self, w: Any) -> int | None:
         """The seed on which an attack chooses offline_a: the next one, or none."""
@@ -88,18 +86,21 @@ class Runs:
 
     def attack_inputs(self, w: Any) -> dict[str, Any]:
         """Scores of the attacked and the reference models with their splits, and the same of the paired seed."""
-        row, own = _row(w), int(w.seed)
-        others = [s for s in self._seeds if s != own and self._config["attack"]["references"] == "seeds"]
+        run, model = _run(w), _model(w)
+        runs = [run]
+        if self._config["attack"]["references"] == "seeds":
+            runs += [run.with_seed(seed) for seed in self._seeds if seed != run.seed]
         files = {
-            "target": _of_row("scores", w, row),
-            "references": [_of_row("scores", w, reference_of(row), seed) for seed in (own, *others)],
-            "splits": [splits_file(w.dataset, seed) for seed in (own, *others)],
+            "target": run.scores(model),
+            "references": [each.scores(model.reference) for each in runs],
+            "splits": [each.splits for each in runs],
         }
-        paired = self.paired_seed(w)
-        if paired is not None:
-            files["paired_target"] = _of_row("scores", w, row, paired)
-            files["paired_reference"] = _of_row("scores", w, reference_of(row), paired)
-            files["paired_splits"] = splits_file(w.dataset, paired)
+        seed = self.paired_seed(w)
+        if seed is not None:
+            paired = run.with_seed(seed)
+            files["paired_target"] = paired.scores(model)
+            files["paired_reference"] = paired.scores(model.reference)
+            files["paired_splits"] = paired.splits
         return files
 
 
@@ -118,7 +119,7 @@ class Results:
         return {**table, "labels": labels}
 
     def table_inputs(self, w: Any) -> dict[str, list[str]]:
-        """Metrics and refit attacks of a table, and the summary of its attacks."""
+        """Metrics and linear probes of a table, and the summary of its attacks."""
         files = self._of_table(w.table)
         summary = [f"results/attacks/{w.table}.csv"] if files["attacks"] else []
         return {"metrics": files["metrics"] + files["refit"], "attacks": summary}
@@ -140,8 +141,8 @@ class Results:
         return [name for name, each in self._figures.items() if each.get("show_faces", True)]
 
     def figure_rows(self, w: Any) -> list[str]:
-        """Models of the table that a figure is about."""
-        return table_rows(self._tables[self._figures[w.figure]["table"]])
+        """Names of the models in the table that a figure is about."""
+        return list(map(str, models_of(self._tables[self._figures[w.figure]["table"]])))
 
     def figure_inputs(self, w: Any) -> list[str]:
         """Files that a figure is drawn from."""
@@ -155,9 +156,8 @@ class Results:
             case "hardness" | "harm":
                 return [table, *self._identities_of(figure)]
             case "training_curves":
-                blocks = self._blocks_of(figure)
-                runs = [(block["dataset"], block["n"], seed) for block in blocks for seed in self._seeds]
-                trained = [model_file("models", *run, row) for row in ("pretrain", "retrain") for run in runs]
+                runs = list(runs_of(self._settings_of(figure), self._seeds))
+                trained = [run.weights(model) for model in (ORIGINAL, RETRAINED) for run in runs]
                 return list(dict.fromkeys(trained))
         raise ConfigError(f"figures/{w.figure}: nobody draws a figure of kind {figure['kind']}")
 
@@ -170,11 +170,11 @@ class Results:
         figure = self._figures[w.figure]
         if not figure.get("show_faces"):
             raise ConfigError(f"figures/{w.figure} shows faces. Set its show_faces: true if you may show them.")
-        (block,) = self._blocks_of(figure)
+        (setting,) = self._settings_of(figure)
         return {
             "identities": self._identities_of(figure),
-            "splits": [splits_file(block["dataset"], seed) for seed in self._seeds],
-            "images": f"results/data/{block['dataset']}/images.npy",
+            "splits": [run.splits for run in runs_of([setting], self._seeds)],
+            "images": f"results/data/{setting['dataset']}/images.npy",
         }
 
     def report_names(self) -> dict[str, list[str]]:
@@ -190,40 +190,38 @@ class Results:
         names = self.report_names()
         whole = [each for each in self._tables.values() if each.get("layout") != "tow"]
         identities = [file for each in whole for file in self._identities(each, each["blocks"])]
-        datasets = {block["dataset"] for each in self._tables.values() for block in each["blocks"]}
+        datasets = sorted({setting["dataset"] for each in self._tables.values() for setting in each["blocks"]})
         return {
             "tables": [f"results/tables/{name}.csv" for name in names["tables"]],
             "attacks": [f"results/attacks/{name}.csv" for name in names["attacks"]],
             "roc": [f"results/figures/{name}.csv" for name in names["roc"]],
             "identities": sorted(set(identities)),
-            "splits": [splits_file(name, seed) for name in sorted(datasets) for seed in self._seeds],
+            "splits": [Run(name, None, seed).splits for name in datasets for seed in self._seeds],
         }
 
     def _of_table(self, name: str) -> dict[str, list[str]]:
-        return table_files(self._tables[name], self._seeds, self._data_methods)
+        found = measured_of(self._tables[name], self._seeds, self._data_methods)
+        return {kind: [run.measured(kind, model) for run, model in those] for kind, those in found.items()}
 
-    def _blocks_of(self, figure: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The blocks that a figure is drawn of: its own, or those of its table."""
+    def _settings_of(self, figure: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The settings that a figure is drawn of: its own, or those of its table."""
         return list(figure.get("blocks") or self._tables[figure["table"]]["blocks"])
 
     def _identities_of(self, figure: Mapping[str, Any]) -> list[str]:
-        return self._identities(self._tables[figure["table"]], self._blocks_of(figure))
+        return self._identities(self._tables[figure["table"]], self._settings_of(figure))
 
-    def _identities(self, table: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> list[str]:
-        return identity_files(table, self._seeds, self._data_methods, blocks)
+    def _identities(self, table: Mapping[str, Any], settings: list[Mapping[str, Any]]) -> list[str]:
+        """What is known of single identities after methods that work from photos."""
+        models = [Model("pretrain", name) for name in table["methods"] if name not in self._data_methods]
+        return [run.measured("identities", model) for run in runs_of(settings, self._seeds) for model in models]
 
 
-def _row(w: Any) -> str:
-    """The row of a table that a job is about (oneshui.paths)."""
+def _run(w: Any) -> Run:
+    """The run that a job is about."""
+    return Run(w.dataset, int(w.n), int(w.seed))
+
+
+def _model(w: Any) -> Model:
+    """The model that a job is about."""
     trained = getattr(w, "trained", "")
-    return trained or f"{getattr(w, 'origin', 'pretrain')}/{w.method}"
-
-
-def _start(w: Any) -> str:
-    """The trained model that the job's method starts from: wrong photos go to the pretrained one."""
-    return "retrain" if w.origin == "retrain" else "pretrain"
-
-
-def _of_row(kind: str, w: Any, row: str, seed: int | None = None) -> str:
-    """A file about the model of a row in the job's run."""
-    return model_file(kind, w.dataset, w.n, w.seed if seed is None else seed, row)
+    return Model.of(trained or f"{getattr(w, 'origin', 'pretrain')}/{w.method}")

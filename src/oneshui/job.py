@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oneshui.log import log_to
+from oneshui.runs import DataFiles, Model, Run
 
 
 class Job:
@@ -47,19 +48,26 @@ class Job:
         return _one(self._outputs, name)
 
     @property
+    def run(self) -> Run:
+        """The run that the job is about. Its ``n`` is None where the job serves every request."""
+        n = self._wildcards.get("n")
+        return Run(self.dataset, None if n is None else int(n), int(self.wildcard("seed")))
+
+    @property
+    def model(self) -> Model:
+        """The model that the job is about: parameter ``model`` of its rule, or wildcards ``origin`` and ``method``."""
+        named = self.params.get("model")
+        return Model.of(named or f"{self.wildcard('origin')}/{self.wildcard('method')}")
+
+    @property
+    def data(self) -> DataFiles:
+        """The inputs ``index``, ``images`` and ``splits``."""
+        return DataFiles(self.input("index"), self.input("images"), self.input("splits"))
+
+    @property
     def dataset(self) -> str:
         """Name of the dataset."""
         return self.wildcard("dataset")
-
-    @property
-    def n(self) -> int:
-        """Number of people in the request."""
-        return int(self.wildcard("n"))
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return int(self.wildcard("seed"))
 
     def wildcard(self, name: str) -> str:
         """Return a wildcard's value as it stands in the paths."""

@@ -122,8 +122,8 @@ IDENTITIES = Schema(
         "value": pa.float64(),  # of the model, fraction
         "pretrain": pa.float64(),
         "retrain": pa.float64(),
-        # Euclidean, of pretrained features; forget: support photo to the centroid of the identity's forget images;
-        # retain: the identity's centroid to the nearest centroid of a forget identity
+        # Euclidean, of the original model's features; forget: support photo to the centroid of the identity's forget
+        # images; retain: the identity's centroid to the nearest centroid of a forget identity
         "distance": pa.float64(),
     },
 )

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from oneshui.data.images import ImageSet, random_crop_boxes
 from oneshui.models import features_and_logits
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet, random_crop_boxes
 from oneshui.tensors import upload
 
 _BATCH = 256

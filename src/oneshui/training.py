@@ -1,4 +1,4 @@
-"""Training of the pretrained and retrained models, with a sidecar that survives a kill.
+"""Training of original and retrained models, with a sidecar that survives a kill.
 
 Random numbers of an epoch come from a stream named after the run and the epoch, so that resuming at the start of an
 epoch needs no generator state and ends, on the CPU, bit for bit where an uninterrupted run ends.
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from oneshui.config import TrainSpec
-from oneshui.data.images import ImageSet
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet
 from oneshui.tensors import cut, load_tensors, save_tensors, upload
 from oneshui.utilisation import forward_flop, peak_of, training_rate
 
@@ -78,7 +78,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
         state = self._restore() or _State(0, [], -1, {})
-        flop, peak = forward_flop(self.model, self.train.input.px), peak_of(self.train.device, self.spec.precision)
+        flop, peak = forward_flop(self.model, self.spec.input_px), peak_of(self.train.device, self.spec.precision)
         bar = tqdm(range(state.epoch, self.spec.epochs), desc=str(self.stream[0]), disable=None)
         for epoch in bar:
             started = time.monotonic()

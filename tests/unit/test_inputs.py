@@ -60,7 +60,7 @@ def test_a_method_starts_from_the_model_and_the_artefact_of_its_origin(
     origin: str, model: str, request_: str, artefact: str
 ) -> None:
     runs, w = Runs(config()), run(origin=origin, method="ssd")
-    assert runs.model_of_origin(w) == f"results/{model}.safetensors"
+    assert runs.start_model(w) == f"results/{model}.safetensors"
     assert runs.request(w) == f"results/requests/toy/n5/{request_}.parquet"
     assert runs.artefact(w) == f"results/artefacts/toy/n5/seed1/{artefact}/ssd.safetensors"
     assert runs.artefact(run(origin=origin, method="jit")) == []

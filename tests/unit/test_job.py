@@ -9,6 +9,7 @@ from snakemake.iocontainers import InputFiles, Namedlist, OutputFiles, Params, W
 
 from oneshui.errors import DataError
 from oneshui.job import Job, running
+from oneshui.runs import Model, Run
 
 
 def named(kind: type[Namedlist], **items: Any) -> Namedlist:
@@ -28,7 +29,8 @@ def named(kind: type[Namedlist], **items: Any) -> Namedlist:
 def snakemake(tmp_path: Path, **inputs: Any) -> Any:
     return SimpleNamespace(
         input=named(InputFiles, **inputs), output=named(OutputFiles, model="results/m.safetensors"),
-        wildcards=named(Wildcards, dataset="toy", n="10", seed="2", method="ssd"), params=named(Params, role="retrain"),
+        wildcards=named(Wildcards, dataset="toy", n="10", seed="2", method="ssd"),
+        params=named(Params, model="retrain"),
         config={"jobs_per_gpu": 1}, threads=2, resources=SimpleNamespace(get={"gpu": 1}.get),
         log=[str(tmp_path / "log")],
     )  # fmt: skip
@@ -40,8 +42,16 @@ def test_files_are_paths_and_numbers_are_numbers(tmp_path: Path) -> None:
     assert job.inputs("metrics") == [Path("b"), Path("c")] and job.inputs("one") == [Path("d")]
     assert job.inputs("index") == [Path("a.parquet")]
     assert job.output("model") == Path("results/m.safetensors")
-    assert (job.dataset, job.n, job.seed, job.wildcard("method")) == ("toy", 10, 2, "ssd")
-    assert (job.params.role, job.threads, job.gpus) == ("retrain", 2, 1)
+    assert (job.run, job.wildcard("method")) == (Run("toy", 10, 2), "ssd")
+    assert (job.model, job.threads, job.gpus) == (Model("retrain"), 2, 1)
+
+
+def test_the_model_of_a_rule_without_that_parameter_stands_in_its_path(tmp_path: Path) -> None:
+    given = snakemake(tmp_path)
+    given.params = named(Params, spec="x")
+    given.wildcards = named(Wildcards, dataset="toy", seed="2", origin="wrong_photos", method="ssd")
+    assert Job(given).model == Model("pretrain", "ssd", wrong_photos=True)
+    assert Job(given).run == Run("toy", None, 2)
 
 
 def test_optional_input_is_a_path_or_none(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_tables_share_what_both_ask_for() -> None:
 
 def test_without_privacy_nothing_is_attacked() -> None:
     stages = set(counted(config_of(table("ssd", "scrub"))))
-    absent = {"train_ceiling", "export_wrong_photos", "attack_trained", "refit_trained", "summarise_attacks"}
+    absent = {"train_ceiling", "export_wrong_photos", "attack_trained", "probe_trained", "summarise_attacks"}
     assert not absent & stages
 
 
@@ -112,8 +112,8 @@ def test_privacy_asks_for_controls_and_reference_models() -> None:
     assert jobs["unlearn"] == 6  # two methods, three origins: pretrain, retrain, wrong_photos
     assert jobs["unlearn_with_data"] == 2  # no photo could be a wrong one
     assert jobs["score_unlearned"] == 8 and jobs["score_retrained"] == 2
-    assert jobs["attack_trained"] == jobs["refit_trained"] == jobs["measure_trained"] == 3
-    assert jobs["attack_unlearned"] == jobs["refit_unlearned"] == 3
+    assert jobs["attack_trained"] == jobs["probe_trained"] == jobs["measure_trained"] == 3
+    assert jobs["attack_unlearned"] == jobs["probe_unlearned"] == 3
     assert jobs["measure_unlearned"] == 5
 
 

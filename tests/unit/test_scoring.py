@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from oneshui import scoring
-from oneshui.data.images import ImageSet, InputSpec
 from oneshui.schemas import SCORES, read_table, write_table
 from oneshui.scoring import score_images, score_view, score_with_features
+from oneshui.sets import ImageSet, InputSpec
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from oneshui import training
 from oneshui.config import TrainSpec
-from oneshui.data.images import ImageSet, InputSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.models import load_model
+from oneshui.runs import ORIGINAL, RETRAINED, DataFiles
+from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
-from oneshui.stages import train as stage
-from oneshui.stages.data import split_identities
+from oneshui.sets import ImageSet, InputSpec
+from oneshui.stages import train_model as stage
+from oneshui.stages.split_identities import split_identities
 from oneshui.tasks import Task
 from oneshui.tensors import upload
 from oneshui.training import Trainer, lr_factor
@@ -343,27 +345,27 @@ def test_sidecars_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: py
 # ---- the stage
 
 
-def write_run(folder: Path) -> dict[str, Path]:
+def write_run(folder: Path) -> DataFiles:
     """Write index, images and splits of 24 identities with four images of 12 px each."""
     n = 96
     images = make_images(n, 3)
     frame = pd.DataFrame({"image_id": range(n), "path": [f"{i}.png" for i in range(n)], "identity": np.arange(n) // 4})
     frame["identity_name"] = "p" + frame["identity"].astype(str)
     frame = frame.assign(label=images.labels.numpy(), width=12, height=12, duplicate_group=range(n))
-    paths = {"index_path": folder / "index.parquet", "images_path": folder / "images.npy"}
-    paths["splits_path"] = folder / "splits.parquet"
-    write_table(paths["index_path"], frame, INDEX, {"task": TASK.kind, "classes": list(TASK.classes)})
-    np.save(paths["images_path"], images.pixels.numpy())
+    data = DataFiles(folder / "index.parquet", folder / "images.npy", folder / "splits.parquet")
+    write_table(data.index, frame, INDEX, {"task": TASK.kind, "classes": list(TASK.classes)})
+    np.save(data.images, images.pixels.numpy())
     spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
-    split_identities(paths["index_path"], paths["splits_path"], dataset="toy", seed=0, spec=spec)
-    return paths
+    split_identities(data.index, data.splits, run=Which("toy", None, 0), spec=spec)
+    return data
 
 
-def train(paths: dict[str, Path], output: Path, n: int | None = None, seed: int = 0, **changes: Any) -> None:
+def train(data: DataFiles, output: Path, n: int | None = None, seed: int = 0, **changes: Any) -> None:
     spec = {"dataset": {"layout": "toy"}, "training": {**RAW, **changes}}
-    role = "pretrain" if n is None else "retrain"
-    stage.train_model(**paths, output_path=output, weights_path=None, role=role, dataset="toy", n=n, seed=seed,
-                      spec=spec, device=CPU)  # fmt: skip
+    model = ORIGINAL if n is None else RETRAINED
+    stage.train_model(
+        data, output, weights_path=None, run=Which("toy", n, seed), model=model, spec=spec, device=CPU
+    )  # fmt: skip
 
 
 class Seen(Trainer):
@@ -385,11 +387,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
 
 
 def test_retraining_leaves_out_exactly_the_forget_identities(tmp_path: Path, seen: list[Seen]) -> None:
-    paths = write_run(tmp_path)
-    splits, _ = read_table(paths["splits_path"], SPLITS)
-    train(paths, tmp_path / "pretrain.safetensors")
+    data = write_run(tmp_path)
+    splits, _ = read_table(data.splits, SPLITS)
+    train(data, tmp_path / "pretrain.safetensors")
     for n in (1, 3):
-        train(paths, tmp_path / f"retrain{n}.safetensors", n=n)
+        train(data, tmp_path / f"retrain{n}.safetensors", n=n)
     used = [set(run.train.image_ids.tolist()) for run in seen]
     trained_on = splits[(splits["role"] == "train") & ~splits["is_support"]]
     assert used[0] == set(trained_on["image_id"])
@@ -402,40 +404,40 @@ def test_retraining_leaves_out_exactly_the_forget_identities(tmp_path: Path, see
 
 
 def test_both_roles_start_from_the_weights_of_their_seed(tmp_path: Path, seen: list[Seen]) -> None:
-    paths = write_run(tmp_path)
-    train(paths, tmp_path / "a.safetensors")
+    data = write_run(tmp_path)
+    train(data, tmp_path / "a.safetensors")
     torch.manual_seed(5)
-    train(paths, tmp_path / "b.safetensors", n=2)
-    train(paths, tmp_path / "c.safetensors", seed=1)
+    train(data, tmp_path / "b.safetensors", n=2)
+    train(data, tmp_path / "c.safetensors", seed=1)
     assert equal(seen[0].start, seen[1].start)
     assert not equal(seen[0].start, seen[2].start)
 
 
 def test_fingerprint_names_everything_the_run_depends_on(tmp_path: Path, seen: list[Seen]) -> None:
-    paths = write_run(tmp_path)
+    data = write_run(tmp_path)
     out = tmp_path / "m.safetensors"
-    train(paths, out)
-    train(paths, out)
+    train(data, out)
+    train(data, out)
     assert seen[0].fingerprint == seen[1].fingerprint
-    train(paths, out, n=1)
-    train(paths, out, n=2)
-    train(paths, out, seed=1)
-    train(paths, out, lr=0.1)
-    train(paths, out, revision=2)
-    splits, meta = read_table(paths["splits_path"], SPLITS)
-    write_table(paths["splits_path"], splits, SPLITS, {**meta, "content": "other"})
-    train(paths, out)
+    train(data, out, n=1)
+    train(data, out, n=2)
+    train(data, out, seed=1)
+    train(data, out, lr=0.1)
+    train(data, out, revision=2)
+    splits, meta = read_table(data.splits, SPLITS)
+    write_table(data.splits, splits, SPLITS, {**meta, "content": "other"})
+    train(data, out)
     assert len({run.fingerprint for run in seen}) == 7
     assert len({run.stream for run in seen}) == 4  # role, n and seed
 
 
 def test_checkpoint_says_what_it_is(tmp_path: Path) -> None:
-    paths = write_run(tmp_path)
+    data = write_run(tmp_path)
     out = tmp_path / "models" / "m.safetensors"
-    train(paths, out, n=2, epochs=1)
+    train(data, out, n=2, epochs=1)
     metadata = load_model(out, CPU).metadata
     assert (metadata["role"], metadata["n"], metadata["seed"], metadata["dataset"]) == ("retrain", 2, 0, "toy")
-    assert metadata["splits"] == read_table(paths["splits_path"], SPLITS)[1]["content"]
+    assert metadata["splits"] == read_table(data.splits, SPLITS)[1]["content"]
     assert metadata["spec"]["training"]["lr"] == 0.05
     assert metadata["training"]["best_epoch"] == 0 and len(metadata["training"]["history"]) == 1
     assert [path.name for path in out.parent.iterdir()] == ["m.safetensors"]  # the sidecar is gone

@@ -32,8 +32,8 @@ def test_attacks_and_controls_from_a_finished_grid(snakemake: Run, copied: Path)
     # what the first table made is not made again
     assert plan["train_ceiling"] == 1 and not {"train_pretrain", "train_retrain", "score_pretrain"} & set(plan)
     assert plan["unlearn"] == 2 and plan["unlearn_with_data"] == 1  # ssd: reference and wrong photos; scrub: reference
-    assert plan["attack_trained"] == plan["refit_trained"] == 3
-    assert plan["attack_unlearned"] == plan["refit_unlearned"] == 2
+    assert plan["attack_trained"] == plan["probe_trained"] == 3
+    assert plan["attack_unlearned"] == plan["probe_unlearned"] == 2
     snakemake("--configfile", str(write_config(copied, config)), folder=copied)
     results, run = copied / "results", "toy/n3/seed0"
     table = pd.read_csv(results / "tables/private.csv").set_index("method")

@@ -13,7 +13,7 @@ rule attack_trained:
     resources:
         mem_mb=growing(4000),
     params:
-        row="{trained}",
+        model="{trained}",
         spec=ATTACK,
         paired_seed=runs.paired_seed,
     script:
@@ -26,12 +26,12 @@ use rule attack_trained as attack_unlearned with:
     log:
         "results/logs/attack_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
     params:
-        row="pretrain/{method}",
+        model="pretrain/{method}",
         spec=ATTACK,
         paired_seed=runs.paired_seed,
 
 
-rule refit_trained:
+rule probe_trained:
     input:
         features=runs.features,
         index="results/data/{dataset}/index.parquet",
@@ -39,26 +39,26 @@ rule refit_trained:
     output:
         refit="results/refit/{dataset}/n{n}/seed{seed}/{trained}.parquet",
     log:
-        "results/logs/refit_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
+        "results/logs/probe_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
     conda:
         "../../envs/report.yaml"
     resources:
         mem_mb=growing(4000),
     params:
-        row="{trained}",
-        spec=REFIT,
+        model="{trained}",
+        spec=PROBE,
     script:
-        "../scripts/refit_attack.py"
+        "../scripts/probe_model.py"
 
 
-use rule refit_trained as refit_unlearned with:
+use rule probe_trained as probe_unlearned with:
     output:
         refit="results/refit/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
     log:
-        "results/logs/refit_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
+        "results/logs/probe_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
     params:
-        row="pretrain/{method}",
-        spec=REFIT,
+        model="pretrain/{method}",
+        spec=PROBE,
 
 
 rule summarise_attacks:

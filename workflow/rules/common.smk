@@ -16,8 +16,8 @@ from oneshui.data.layouts import annotation_files
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.methods import check_methods
-from oneshui.paths import model_file
 from oneshui.planning.networks import refuse_networks
+from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
@@ -39,12 +39,12 @@ THREADS = 4 if GPUS else 1
 SEEDS = config["seeds"]
 runs, results = Runs(config), Results(config)
 
-# what scores, attacks and refit attacks depend on, and no more: a new gamma must not ask a model anew
+# what scores, attacks and linear probes depend on, and no more: a new gamma must not ask a model anew
 ATTACK_QUERIES = {
     key: config["attack"][key] for key in ("views", "crop_scale", "max_reference")
 }
 ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
-REFIT = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
+PROBE = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
 # everything that can change a result; for steps that look at the whole configuration
 SETTINGS = spec_hash(
@@ -103,14 +103,13 @@ def counted_datasets(wildcards):
     return counted
 
 
-def training_spec(role):
+def training_spec(trained):
     """What a trained model depends on. Refuses to go on where one exists that was trained with something else."""
 
     def of(wildcards):
         spec = runs.training_spec(wildcards)
-        path = model_file(
-            "models", wildcards.dataset, wildcards.get("n", 0), wildcards.seed, role
-        )
+        run = Run(wildcards.dataset, wildcards.get("n"), int(wildcards.seed))
+        path = run.weights(Model(trained))
         if os.path.exists(path):
             old = read_header(path)["spec"]
             changes = changed_keys(old, json.loads(json.dumps(spec)))

@@ -66,9 +66,9 @@ rule measure_trained:
     conda:
         "../../envs/report.yaml"
     params:
-        row="{trained}",
+        model="{trained}",
     script:
-        "../scripts/compute_metrics.py"
+        "../scripts/measure_model.py"
 
 
 use rule measure_trained as measure_unlearned with:
@@ -77,7 +77,7 @@ use rule measure_trained as measure_unlearned with:
     log:
         "results/logs/measure_unlearned/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
     params:
-        row="{origin}/{method}",
+        model="{origin}/{method}",
 
 
 rule measure_identities:
@@ -95,7 +95,7 @@ rule measure_identities:
     conda:
         "../../envs/report.yaml"
     params:
-        row="pretrain/{method}",
+        model="pretrain/{method}",
         max_reference=lookup(dpath="attack/max_reference", within=config),
     script:
         "../scripts/measure_identities.py"

@@ -1,4 +1,4 @@
-# Initial weights, and the pretrained and retrained models. A pretrained model serves every request size n.
+# Initial weights, and the original and retrained models. The original model serves every request size n.
 # Data inputs are `ancient`: a newer time stamp alone never re-trains; whether a model fits the present data is
 # checked by content wherever it is used (splits id in its header).
 
@@ -38,7 +38,7 @@ rule train_pretrain:
         runtime=growing(1440),
     params:
         spec=training_spec("pretrain"),
-        role="pretrain",
+        model="pretrain",
     script:
         "../scripts/train_model.py"
 
@@ -52,7 +52,7 @@ use rule train_pretrain as train_retrain with:
         "results/benchmarks/train_retrain/{dataset}/n{n}/seed{seed}.tsv"
     params:
         spec=training_spec("retrain"),
-        role="retrain",
+        model="retrain",
 
 
 use rule train_retrain as train_ceiling with:
@@ -64,4 +64,4 @@ use rule train_retrain as train_ceiling with:
         "results/benchmarks/train_ceiling/{dataset}/n{n}/seed{seed}.tsv"
     params:
         spec=training_spec("ceiling"),
-        role="ceiling",
+        model="ceiling",

@@ -4,7 +4,7 @@
 
 rule precompute_artefact:
     input:
-        model=runs.model_of_origin,
+        model=runs.start_model,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
@@ -33,7 +33,7 @@ rule precompute_artefact:
 
 rule unlearn:
     input:
-        model=runs.model_of_origin,
+        model=runs.start_model,
         request=runs.request,
         artefact=runs.artefact,
     output:
@@ -61,7 +61,7 @@ rule unlearn:
 
 rule unlearn_with_data:
     input:
-        model=runs.model_of_origin,
+        model=runs.start_model,
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",

@@ -1,16 +1,16 @@
 from oneshui.job import running
-from oneshui.stages.attack import AttackFiles, attack_model
+from oneshui.stages.attack_model import AttackFiles, attack_model
 
 with running(snakemake) as job:
-    paired = job.optional_input("paired_target")
+    paired = None
+    if job.params.paired_seed is not None:
+        run = job.run.with_seed(job.params.paired_seed)
+        references, splits = job.inputs("paired_reference"), job.inputs("paired_splits")
+        paired = AttackFiles(job.input("paired_target"), references, splits, run)
     attack_model(
-        AttackFiles(job.input("target"), job.inputs("references"), job.inputs("splits"), job.seed),
+        AttackFiles(job.input("target"), job.inputs("references"), job.inputs("splits"), job.run),
         job.output("attack"),
-        dataset=job.dataset,
-        n=job.n,
-        row=job.params.row,
+        model=job.model,
         spec=job.params.spec,
-        paired=None
-        if paired is None
-        else AttackFiles(paired, job.inputs("paired_reference"), job.inputs("paired_splits"), job.params.paired_seed),
+        paired=paired,
     )

@@ -1,12 +1,15 @@
+from pathlib import Path
+
 from oneshui.job import running
-from oneshui.stages.data import check_dataset, expected_counts
+from oneshui.stages.check_dataset import check_dataset
 
 with running(snakemake) as job:
     check_dataset(
-        job.params.folder,
+        Path(job.params.folder),
+        job.input("published"),
         job.output("report"),
         dataset=job.dataset,
+        layout=job.params.layout,
         spec=job.params.spec,
-        expected=expected_counts(job.input("published"), job.params.layout),
         n_threads=job.threads,
     )

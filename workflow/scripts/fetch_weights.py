@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.train import fetch_weights
+from oneshui.stages.fetch_weights import fetch_weights
 
 with running(snakemake) as job:
     # not a param: weights that are there are not fetched anew because they could be had elsewhere

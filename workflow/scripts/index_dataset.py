@@ -1,9 +1,11 @@
+from pathlib import Path
+
 from oneshui.job import running
-from oneshui.stages.data import index_dataset
+from oneshui.stages.index_dataset import index_dataset
 
 with running(snakemake) as job:
     index_dataset(
-        job.params.folder,
+        Path(job.params.folder),
         job.output("index"),
         dataset=job.dataset,
         spec=job.params.spec,

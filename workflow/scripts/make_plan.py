@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.plan import make_plan
+from oneshui.stages.make_plan import make_plan
 
 with running(snakemake) as job:
     make_plan(

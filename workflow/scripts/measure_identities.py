@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.identities import measure_identities
+from oneshui.stages.measure_identities import measure_identities
 
 with running(snakemake) as job:
     measure_identities(
@@ -10,9 +10,7 @@ with running(snakemake) as job:
         job.input("splits"),
         job.input("index"),
         job.output("identities"),
-        dataset=job.dataset,
-        n=job.n,
-        seed=job.seed,
-        row=job.params.row,
+        run=job.run,
+        model=job.model,
         max_reference=job.params.max_reference,
     )

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 from oneshui.job import running
-from oneshui.stages.data import pack_images
+from oneshui.stages.pack_images import pack_images
 
 with running(snakemake) as job:
     pack_images(
-        job.params.folder,
+        Path(job.params.folder),
         job.input("index"),
         job.output("images"),
         stored_px=job.params.stored_px,

@@ -4,19 +4,16 @@ from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
-    from oneshui.stages.scoring import score_model
+    from oneshui.stages.score_model import score_model
 
 with running(snakemake) as job:
     lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     score_model(
         job.input("model"),
-        job.input("index"),
-        job.input("images"),
-        job.input("splits"),
+        job.data,
         job.output("scores"),
         job.output("features"),
-        dataset=job.dataset,
-        seed=job.seed,
+        run=job.run,
         queries=job.params.queries,
         device=choose_device(gpus=job.gpus, threads=job.threads),
     )

@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.rank import select_hyperparameters
+from oneshui.stages.select_hyperparameters import select_hyperparameters
 
 with running(snakemake) as job:
     select_hyperparameters(job.inputs("trials"), job.output("ranking"))

@@ -4,19 +4,15 @@ from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
-    from oneshui.stages.select import try_hyperparameters
+    from oneshui.stages.try_hyperparameters import try_hyperparameters
 
 with running(snakemake) as job:
     lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     try_hyperparameters(
         job.input("model"),
-        job.input("index"),
-        job.input("images"),
-        job.input("splits"),
+        job.data,
         job.output("trials"),
-        dataset=job.dataset,
-        n=job.n,
-        seed=job.seed,
+        run=job.run,
         spec=job.params.spec,
         grid=job.params.grid,
         n_requests=job.params.n_requests,

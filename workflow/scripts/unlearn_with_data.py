@@ -4,21 +4,16 @@ from oneshui.startup import quick_imports
 
 with quick_imports():
     from oneshui.devices import choose_device
-    from oneshui.stages.reference import unlearn_with_data
+    from oneshui.stages.unlearn_with_data import unlearn_with_data
 
 with running(snakemake) as job:
     lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])
     unlearn_with_data(
         job.input("model"),
-        job.input("index"),
-        job.input("images"),
-        job.input("splits"),
+        job.data,
         job.output("model"),
-        method=job.wildcard("method"),
-        origin=job.wildcard("origin"),
-        dataset=job.dataset,
-        n=job.n,
-        seed=job.seed,
+        run=job.run,
+        model=job.model,
         spec=job.params.spec,
         device=choose_device(gpus=job.gpus, threads=job.threads),
     )

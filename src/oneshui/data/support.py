@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oneshui.data.images import InputSpec
 from oneshui.errors import DataError
 from oneshui.schemas import REQUEST, read_table
+from oneshui.sets import InputSpec, Support
 from oneshui.tasks import Task
 
 
 def read_request(
     path: str | Path, task: Task, input_spec: InputSpec, device: torch.device, *, stored_px: list[int] | None
-) -> dict[str, Any]:
-    """Return images, labels, identities and task of a request, ready for a model's input.
+) -> Support:
+    """Return the photos of a request as a model's input, with labels and identities.
 
     Args:
         path: a REQUEST table.
@@ -52,12 +52,9 @@ def read_request(
                 f"was trained on images of {stored_px[0]} x {stored_px[1]} px. Export the request from the model's own "
                 "dataset, or resize the photo."
             )
-    return {
-        "images": torch.cat([input_spec.prepare(photo[None]) for photo in photos]),
-        "labels": task.label_tensor(np.array(frame["label"].to_list())).to(device),
-        "identities": torch.from_numpy(frame["identity"].to_numpy(dtype="int64")),
-        "task": task,
-    }
+    images = torch.cat([input_spec.prepare(photo[None]) for photo in photos])
+    labels = task.label_tensor(np.array(frame["label"].to_list())).to(device)
+    return Support(images, labels, torch.from_numpy(frame["identity"].to_numpy(dtype="int64")), task)
 
 
 def _check_label(label: Any, task: Task, path: str | Path, row: int) -> None:

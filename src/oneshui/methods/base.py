@@ -4,113 +4,19 @@
 ``unlearn`` has no parameter through which training data could reach it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from oneshui.errors import ArtefactError, ConfigError, DataError
-from oneshui.tasks import Task
+from oneshui.diagnostics import has_diverged
+from oneshui.errors import ArtefactError, DataError
+from oneshui.sets import ImageSet as ImageSet
+from oneshui.sets import Support as Support
 from oneshui.tensors import load_tensors, save_tensors
-
-
-class ImageSet(Protocol):
-    """Labelled images of known identities, cut into batches on a device (see oneshui.data.images)."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(M,) int64 or (M, A) of 0/1."""
-
-    @property
-    def identities(self) -> Tensor:
-        """(M,) int64 on the CPU."""
-
-    @property
-    def task(self) -> Task:
-        """What the labels mean."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are made."""
-
-    def __len__(self) -> int: ...
-
-    def subset(self, rows: Tensor) -> Self:
-        """The images at ``rows``."""
-
-    def images(self, rows: Tensor) -> Tensor:
-        """The images at ``rows`` under the test transform, (B, 3, px, px) float32."""
-
-    def augmented(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-        """The images at ``rows``, cropped to an area share in ``scale`` and mirrored at random; a CPU generator."""
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All (images, labels) in order."""
-
-
-@dataclass(frozen=True)
-class TensorSet:
-    """An ImageSet of ready-made input tensors: for calling a method from Python, and for tests on exact inputs."""
-
-    pixels: Tensor
-    labels: Tensor
-    task: Task
-    identities: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixels.device
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def subset(self, rows: Tensor) -> "TensorSet":
-        identities = self.identities[rows] if len(self.identities) else self.identities
-        return TensorSet(self.pixels[rows], self.labels[rows], self.task, identities)
-
-    def images(self, rows: Tensor) -> Tensor:
-        return self.pixels[rows]
-
-    def augmented(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-        """The images at ``rows``, mirrored at random; they are ready-made and are not cropped."""
-        if scale != (1.0, 1.0):
-            raise ConfigError(f"crop_scale = {list(scale)}: ready-made tensors can only be mirrored, use [1.0, 1.0]")
-        flip = torch.rand(len(rows), generator=generator) < 0.5
-        pixels = self.pixels[rows]
-        return torch.where(flip.to(pixels.device)[:, None, None, None], pixels.flip(3), pixels)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.arange(len(self)).split(batch_size):
-            yield self.pixels[rows], self.labels[rows]
-
-
-@dataclass(frozen=True)
-class Support:
-    """The support set S of a request: one photo of each identity that asks to be forgotten.
-
-    Attributes:
-        images: (N_S, 3, px, px) float32 under the test transform.
-        labels: (N_S,) int64 or (N_S, A) of 0/1.
-        identities: (N_S,) int64 on the CPU.
-        task: what the labels mean.
-    """
-
-    images: Tensor
-    labels: Tensor
-    identities: Tensor
-    task: Task
-
-    def __post_init__(self) -> None:
-        if not len(self.images) == len(self.labels) == len(self.identities):
-            raise DataError(
-                f"a support set has {len(self.images)} images, {len(self.labels)} labels and "
-                f"{len(self.identities)} identities; the three must agree"
-            )
-        if not len(self.images):
-            raise DataError("the request holds no photo: there is nobody to forget. Give at least one support image.")
 
 
 @dataclass(frozen=True)
@@ -154,11 +60,18 @@ class Unlearned:
 
     Attributes:
         model: a new module; the one that was given is untouched.
-        health: numbers and flags for the metrics, e.g. ``saturated``, ``blown_up``, ``relative_step``.
+        diagnostics: numbers and flags for the metrics, e.g. ``saturated``, ``blown_up``, ``relative_step``.
     """
 
     model: nn.Module
-    health: dict[str, float | bool] = field(default_factory=dict)
+    diagnostics: dict[str, float | bool] = field(default_factory=dict)
+
+    def checked(self) -> dict[str, float | bool]:
+        """Return the diagnostics, with the flag ``blown_up`` if the model has diverged (oneshui.diagnostics)."""
+        finite = all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        if has_diverged(finite=finite, relative_step=self.diagnostics.get("relative_step", 0.0)):
+            return {**self.diagnostics, "blown_up": True}
+        return dict(self.diagnostics)
 
 
 class UnlearningMethod(Protocol):

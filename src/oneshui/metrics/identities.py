@@ -194,7 +194,7 @@ def spearman(points: pd.DataFrame) -> Correlation:
 def _correlation(points: pd.DataFrame, *, ranked: bool) -> Correlation:
     numbers = points[["distance", "value"]].astype(np.float64)
     if not np.isfinite(numbers.to_numpy()).all():
-        raise DataError("correlation: a distance or value is not finite. Leave out models that have blown up.")
+        raise DataError("correlation: a distance or value is not finite. Leave out models that have diverged.")
     seeds = points["seed"].to_numpy()
     by_seed = numbers.groupby(seeds)
     if not (by_seed.max() > by_seed.min()).any().all():

@@ -1,25 +1,23 @@
 """Which jobs Snakemake plans from nothing for the target ``tables``; tests/workflow/test_plan.py compares them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from oneshui.methods import needs_of
-from oneshui.paths import origin_and_method, reference_of, table_files
+from oneshui.runs import Model, Run, measured_of
 
 #: rules in the order of the flow; the last is the target, which starts no process
 STAGES = (
     "render_faces", "index_dataset", "pack_images", "split_identities", "export_request", "export_wrong_photos",
     "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "precompute_artefact", "unlearn",
     "unlearn_with_data", "score_pretrain", "score_retrained", "score_unlearned", "measure_trained", "measure_unlearned",
-    "attack_trained", "attack_unlearned", "refit_trained", "refit_unlearned", "summarise_attacks", "make_table",
+    "attack_trained", "attack_unlearned", "probe_trained", "probe_unlearned", "summarise_attacks", "make_table",
     "tables",
 )  # fmt: skip
 #: first words of the rules that ask for a GPU; these and fetch_weights import torch
 GPU_VERBS = ("train", "precompute", "unlearn", "score")
-_RUN_FILE = re.compile(r"results/(metrics|attacks|refit)/([^/]+)/n(\d+)/seed(\d+)/(.+)\.parquet")
-_VERBS = {"metrics": "measure", "attacks": "attack", "refit": "refit"}
+_VERBS = {"metrics": "measure", "attacks": "attack", "refit": "probe"}
 _TRAINING = {"pretrain": "train_pretrain", "retrain": "train_retrain", "ceiling": "train_ceiling"}
 
 
@@ -77,8 +75,8 @@ class _Rules:
             case "measure":
                 return [self._scores(job, job.row), self._scores(job, "retrain"), index, splits]
             case "attack":  # other seeds, which some attacks look at, are attacked themselves and so in the plan anyway
-                return [self._scores(job, job.row), self._scores(job, reference_of(job.row)), splits]
-            case "refit":
+                return [self._scores(job, job.row), self._scores(job, str(Model.of(job.row).reference)), splits]
+            case "probe":
                 return [self._scores(job, job.row), index, splits]  # scoring writes the features too
             case "score":
                 return [self._model(job, job.row), *data]
@@ -97,30 +95,30 @@ class _Rules:
         return []
 
     def _of_table(self, job: Job) -> list[Job]:
-        """A table is made from metrics, the refit attack and a summary of attacks; the summary from attacks."""
+        """A table is made from metrics, linear probes and a summary of attacks; the summary from attacks."""
         data_methods = [name for name, needs in self.needs.items() if needs == "data"]
-        files = table_files(self.config["tables"][job.row], self.config["seeds"], data_methods)
+        found = measured_of(self.config["tables"][job.row], self.config["seeds"], data_methods)
+        jobs = {kind: [_job_of(kind, run, model) for run, model in those] for kind, those in found.items()}
         if job.verb == "summarise":
-            return [_job_of(file) for file in files["attacks"]]
-        summary = [Job("summarise_attacks", row=job.row)] if files["attacks"] else []
-        return [*summary, *(_job_of(file) for file in files["metrics"] + files["refit"])]
+            return jobs["attacks"]
+        summary = [Job("summarise_attacks", row=job.row)] if jobs["attacks"] else []
+        return [*summary, *jobs["metrics"], *jobs["refit"]]
 
     def _of_method(self, job: Job, data: list[Job]) -> list[Job]:
-        origin, method = origin_and_method(job.row)
-        start = "retrain" if origin == "retrain" else "pretrain"
-        model = self._model(job, start)
+        made = Model.of(job.row)
+        model = self._model(job, str(made.start))
         if job.stage != "unlearn":
             return [model, *data]
-        request = "export_wrong_photos" if origin == "wrong_photos" else "export_request"
-        artefact = [Job("precompute_artefact", job.dataset, job.n, job.seed, f"{start}/{method}")]
-        kept = artefact if self.needs[method] == "artefact" else []
+        request = "export_wrong_photos" if made.wrong_photos else "export_request"
+        artefact = [Job("precompute_artefact", job.dataset, job.n, job.seed, f"{made.start}/{made.method}")]
+        kept = artefact if self.needs[made.method] == "artefact" else []
         return [model, Job(request, job.dataset, job.n, job.seed), *kept]
 
     def _model(self, job: Job, row: str) -> Job:
-        """The job that makes the model of a row, in the run of ``job``; a pretrained model serves every n."""
+        """The job that makes a model, in the run of ``job``. The original model serves every n."""
         if row in _TRAINING:
             return Job(_TRAINING[row], job.dataset, None if row == "pretrain" else job.n, job.seed, row)
-        with_data = self.needs[origin_and_method(row)[1]] == "data"
+        with_data = self.needs[Model.of(row).method] == "data"
         return Job("unlearn_with_data" if with_data else "unlearn", job.dataset, job.n, job.seed, row)
 
     def _scores(self, job: Job, row: str) -> Job:
@@ -130,9 +128,7 @@ class _Rules:
         return Job(stages.get(row, "score_unlearned"), job.dataset, n, job.seed, row)
 
 
-def _job_of(file: str) -> Job:
-    """The job that makes one of the files of a table."""
-    match = _RUN_FILE.fullmatch(file)
-    assert match is not None, file
-    kind, dataset, n, seed, row = match.groups()
-    return Job(f"{_VERBS[kind]}_{'trained' if row in _TRAINING else 'unlearned'}", dataset, int(n), int(seed), row)
+def _job_of(kind: str, run: Run, model: Model) -> Job:
+    """The job that measures a model for a table."""
+    rule = f"{_VERBS[kind]}_{'trained' if model.is_trained else 'unlearned'}"
+    return Job(rule, run.dataset, run.n, run.seed, str(model))

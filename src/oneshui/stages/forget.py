@@ -15,6 +15,7 @@ from oneshui.errors import ConfigError, DataError
 from oneshui.files import read_header, stored_px_of
 from oneshui.leases import lease_gpu
 from oneshui.methods import needs_of
+from oneshui.runs import Model, Run
 from oneshui.schemas import REQUEST, write_table
 from oneshui.stages.unlearn import unlearn
 
@@ -23,7 +24,7 @@ UNKNOWN = -1
 
 
 def forget(
-    model_path: str | Path, photos: Sequence[str | Path], artefact_path: str | Path | None, output_path: str | Path, *,
+    model_path: Path, photos: Sequence[Path], artefact_path: Path | None, output_path: Path, *,
     config: Mapping[str, Any], method: str, labels: Sequence[str], gpus: int, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Unlearn the people on ``photos``, one photo each, and return the header of the new model.
@@ -65,12 +66,13 @@ def forget(
         raise DataError(
             f"{len(photos)} photos and {len(labels)} labels, needed: at least one photo, and a label for each"
         )
-    _check_output(Path(output_path), [model_path, *photos, *([artefact_path] if artefact_path else [])])
+    _check_output(output_path, [model_path, *photos, *([artefact_path] if artefact_path else [])])
     request = pd.DataFrame({
         "request_rank": range(len(photos)), "identity": UNKNOWN,
         "label": [label_of(label, task) for label in labels], "image": [png_of(photo, stored_px) for photo in photos],
     })  # fmt: skip
-    origin = str(header.get("origin", header.get("role")))  # of an unlearned, of a trained model
+    run = Run(dataset, size, int(header["seed"]))
+    origin = header.get("origin", header.get("role"))  # of an unlearned, of a trained model
     wanted = gpus if config.get("device") != "cpu" else 0
     gpu = lease_gpu(wanted, jobs_per_gpu=config.get("jobs_per_gpu", 1))
     with tempfile.TemporaryDirectory(prefix="oneshui-") as folder:
@@ -79,14 +81,13 @@ def forget(
             path, request, REQUEST, {"task": task["kind"], "classes": list(task["classes"]), "dataset": dataset}
         )
         unlearn(
-            model_path, path, artefact_path, output_path, method=method, origin=origin, dataset=dataset, n=size,
-            seed=int(header["seed"]), spec=spec, gpus=int(gpu is not None), threads=threads,
-            withheld=training_data_paths(config),
+            model_path, path, artefact_path, output_path, run=run, model=Model.of(f"{origin}/{method}"), spec=spec,
+            gpus=int(gpu is not None), threads=threads, withheld=training_data_paths(config),
         )  # fmt: skip
     return read_header(output_path)
 
 
-def _check_method(config: Mapping[str, Any], method: str, artefact_path: str | Path | None) -> None:
+def _check_method(config: Mapping[str, Any], method: str, artefact_path: Path | None) -> None:
     """Refuse a method that is not in the configuration, needs the data, or has no use for the artefact."""
     methods = config.get("methods") if isinstance(config, Mapping) else None
     if not isinstance(methods, Mapping) or not isinstance(config.get("datasets"), Mapping) or "data_root" not in config:
@@ -103,7 +104,7 @@ def _check_method(config: Mapping[str, Any], method: str, artefact_path: str | P
         raise ConfigError(f"{method} needs {needs} beside the model and the photo. {advice}.")
 
 
-def _size_of_artefact(path: str | Path) -> int:
+def _size_of_artefact(path: Path) -> int:
     """The request size that an artefact was made for."""
     header = read_header(path)
     if not isinstance(header.get("n"), int) or "model_spec" in header:
@@ -111,8 +112,8 @@ def _size_of_artefact(path: str | Path) -> int:
     return int(header["n"])
 
 
-def _check_output(output: Path, inputs: Sequence[str | Path]) -> None:
-    if output.exists() or output.resolve() in {Path(path).resolve() for path in inputs}:
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
+    if output.exists() or output.resolve() in {path.resolve() for path in inputs}:
         raise ConfigError(f"{output} is there, and nothing is replaced. Name a new file with --output.")
 
 
@@ -129,9 +130,9 @@ def label_of(label: str, task: Mapping[str, Any]) -> int | list[int]:
     return [int(name in named) for name in classes]
 
 
-def png_of(photo: str | Path, stored_px: Sequence[int]) -> bytes:
+def png_of(photo: Path, stored_px: Sequence[int]) -> bytes:
     """The photo as the model's training images were stored (``oneshui.data.pack``)."""
     height, width = stored_px
     buffer = io.BytesIO()
-    Image.fromarray(decode(Path(photo), height, width).transpose(1, 2, 0)).save(buffer, "PNG")
+    Image.fromarray(decode(photo, height, width).transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,26 +1,28 @@
 """After the discard line: a request is served in a process that cannot open the training data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from oneshui.isolation import run_isolated
 from oneshui.methods import METHODS
+from oneshui.runs import Model, Run
 
 
 def unlearn(
-    model_path: str | Path, request_path: str | Path, artefact_path: str | Path | None, output_path: str | Path, *,
-    method: str, origin: str, dataset: str, n: int, seed: int, spec: Mapping[str, Any], gpus: int, threads: int,
-    withheld: Sequence[str | Path],
+    model_path: Path, request_path: Path, artefact_path: Path | None, output_path: Path, *, run: Run, model: Model,
+    spec: Mapping[str, Any], gpus: int, threads: int, withheld: Sequence[str | Path],
 ) -> None:  # fmt: skip
-    """Unlearn the identities of a request with one photo of each.
+    """Unlearn the people of a request with one photo of each.
 
     Args:
-        model_path: the model to change.
+        model_path: the start model.
         request_path: the photos.
         artefact_path: what the method kept, or None if it keeps nothing.
         output_path: the unlearned model.
-        method, origin, dataset, n, seed: of the run, for random streams and metadata.
+        run: dataset, request size and seed.
+        model: the model that is made.
         spec: ``kind`` and hyper-parameters of the method.
         gpus: GPUs that the job was given.
         threads: of the CPU.
@@ -28,17 +30,16 @@ def unlearn(
 
     Raises:
         IsolationError: it could.
-        OneShuiError: what ``oneshui.stages.request.serve_request`` raises.
+        OneShuiError: what ``oneshui.stages.serve_request`` raises.
     """
     inputs = [path for path in (model_path, request_path, artefact_path) if path]
     own = [] if spec["kind"] in METHODS else [str(spec["kind"]).partition(":")[0].partition(".")[0]]
     arguments = {
         "model_path": str(model_path), "request_path": str(request_path),
         "artefact_path": str(artefact_path) if artefact_path else None,
-        "method": method, "origin": origin, "dataset": dataset, "n": n, "seed": seed, "spec": dict(spec),
-        "gpus": gpus, "threads": threads,
+        "run": asdict(run), "model": str(model), "spec": dict(spec), "gpus": gpus, "threads": threads,
     }  # fmt: skip
     run_isolated(
-        "oneshui.stages.request:serve_request", arguments, readable=inputs, output=output_path, withheld=withheld,
+        "oneshui.stages.serve_request:serve_request", arguments, readable=inputs, output=output_path, withheld=withheld,
         modules=own,
     )  # fmt: skip

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from oneshui.data.images import ImageSet, InputSpec, open_pixels, random_crop_boxes, resample
+from oneshui.data.images import open_pixels
 from oneshui.errors import DataError
+from oneshui.sets import ImageSet, InputSpec, random_crop_boxes, resample
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from oneshui.data.images import InputSpec
 from oneshui.data.request import build_request, build_wrong_photos
 from oneshui.data.support import read_request
 from oneshui.errors import ConfigError, DataError
 from oneshui.schemas import REQUEST, write_table
+from oneshui.sets import InputSpec
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -89,11 +89,11 @@ def test_request_for_more_than_are_ranked_is_an_error(n: int) -> None:
 def test_round_trip_is_pixel_identical(tmp_path: Path, task: Task, labels: list[Any]) -> None:
     square = InputSpec(6, 0.0, 1 / 255)
     support = read_request(write_request(tmp_path / "r.parquet", task), task, square, CPU, stored_px=None)
-    assert support["images"].shape == (3, 3, 6, 6) and support["images"].dtype == torch.float32
-    assert support["labels"].dtype == torch.int64 and support["labels"].tolist() == labels
-    assert support["identities"].tolist() == [6, 7, 5]
+    assert support.images.shape == (3, 3, 6, 6) and support.images.dtype == torch.float32
+    assert support.labels.dtype == torch.int64 and support.labels.tolist() == labels
+    assert support.identities.tolist() == [6, 7, 5]
     wanted = square.prepare(torch.from_numpy(PIXELS[[9, 4, 3]]))
-    assert torch.equal(support["images"], wanted)
+    assert torch.equal(support.images, wanted)
 
 
 def test_photos_of_the_inputs_size_are_not_resampled(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_photos_of_the_inputs_size_are_not_resampled(tmp_path: Path) -> None:
     support = read_request(
         write_request(tmp_path / "r.parquet", image=buffer.getvalue()), CLASSES, RAW, CPU, stored_px=None
     )
-    assert np.array_equal(support["images"][1].round().numpy(), image.transpose(2, 0, 1))
+    assert np.array_equal(support.images[1].round().numpy(), image.transpose(2, 0, 1))
 
 
 def test_photos_of_different_sizes_may_be_in_one_request(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_photos_of_different_sizes_may_be_in_one_request(tmp_path: Path) -> None
         Image.fromarray(photo).save(buffer, format="PNG")
         data.append(buffer.getvalue())
     support = read_request(write_request(tmp_path / "r.parquet", image=data), CLASSES, RAW, CPU, stored_px=None)
-    assert support["images"].shape == (3, 3, 8, 8)
-    for found, photo in zip(support["images"], photos, strict=True):  # each as if it were alone
+    assert support.images.shape == (3, 3, 8, 8)
+    for found, photo in zip(support.images, photos, strict=True):  # each as if it were alone
         assert torch.equal(found, RAW.prepare(torch.from_numpy(photo).permute(2, 0, 1)[None])[0])
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from oneshui.methods.base import TensorSet
+from oneshui.methods.base import ImageSet
 from oneshui.models import ModelSpec, build_model
 from oneshui.tasks import Task
 
@@ -33,11 +33,11 @@ def make_net(net: str, task: Task, seed: int = 1) -> nn.Module:
     return model
 
 
-def make_set(n: int, task: Task, seed: int) -> TensorSet:
+def make_set(n: int, task: Task, seed: int) -> ImageSet:
     draw = torch.Generator().manual_seed(seed)
     images = torch.randn(n, 3, 32, 32, generator=draw, dtype=torch.float64)
     size, most = ((n, task.n_outputs), 2) if task.kind == "multilabel" else ((n,), task.n_outputs)
-    return TensorSet(images, torch.randint(most, size, generator=draw), task, torch.arange(n))
+    return ImageSet.of_inputs(images, torch.randint(most, size, generator=draw), task, torch.arange(n))
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import yaml
 
 from oneshui.errors import ConfigError
 from oneshui.methods import make_method, needs_of
-from oneshui.methods.base import Support, TensorSet
+from oneshui.methods.base import ImageSet, Support
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.networks import problems_of
 from oneshui.planning.networks import key_of
@@ -98,7 +98,7 @@ def outcome(network: str, method: str, kind: str) -> str:
                     parameter.normal_(0, 0.1)
         check_model(model, spec, torch.device("cpu"))
         labels = torch.randint(0, 3, (8,)) if kind == "classification" else torch.randint(0, 2, (8, 3))
-        images = TensorSet(torch.randn(8, 3, px, px), labels, task, torch.arange(8) // 2)
+        images = ImageSet.of_inputs(torch.randn(8, 3, px, px), labels, task, torch.arange(8) // 2)
     unlearner = make_method({"kind": method, **PARAMS[method]})
     try:
         if needs_of({"kind": method}) == "data":

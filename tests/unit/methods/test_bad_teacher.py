@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from oneshui.errors import ConfigError
 from oneshui.methods.bad_teacher import BadTeacher
-from oneshui.methods.base import TensorSet, Unlearned
+from oneshui.methods.base import ImageSet, Unlearned
 from oneshui.seeds import seed_of
 from oneshui.tasks import Task
 
@@ -36,7 +36,7 @@ N_FORGET, N_RETAIN = 4, 7
 CASES = [*((net, kind, "task") for net in NETS for kind in TASKS), *(("vit", kind, "softmax") for kind in TASKS)]
 
 
-def sets_of(task: Task) -> tuple[TensorSet, TensorSet]:
+def sets_of(task: Task) -> tuple[ImageSet, ImageSet]:
     return make_set(N_FORGET, task, 2), make_set(N_RETAIN, task, 3)
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oneshui.methods.base import TensorSet
+from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, validation_reference
@@ -143,7 +143,7 @@ class Case:
         p, q = (original / 4).softmax(1), (logits / 4).softmax(1)
         return (p * (p / q).log()).sum(1).mean()
 
-    def _weighted(self, theta: dict[str, Tensor], images: TensorSet) -> Tensor:
+    def _weighted(self, theta: dict[str, Tensor], images: ImageSet) -> Tensor:
         _, logits = self._outputs(theta, images.pixels)
         loss = self.task.losses(logits, images.labels).mean()
         return loss * (1 - self._measure(logits, images.labels)) if self.method.accuracy_weight else loss

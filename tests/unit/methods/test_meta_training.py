@@ -12,7 +12,7 @@ from tests.unit.methods.direct import TASKS, assert_moved_alike, direct_kl, dire
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneshui.methods.base import TensorSet
+from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import InnerStep, MetaUnlearn
 from oneshui.methods.simulation import simulate_requests
@@ -69,7 +69,7 @@ class Smooth(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-def make_images(model: nn.Module, task: Task, identities: Tensor, seed: int) -> TensorSet:
+def make_images(model: nn.Module, task: Task, identities: Tensor, seed: int) -> ImageSet:
     """Return random images; the model is right about a third at least, so that measures are not 0."""
     draw, n = torch.Generator().manual_seed(seed), len(identities)
     pixels = torch.randn(n, 3, 2, 2, generator=draw)
@@ -80,10 +80,10 @@ def make_images(model: nn.Module, task: Task, identities: Tensor, seed: int) -> 
     else:
         answers, labels = logits.argmax(1), torch.randint(task.n_outputs, (n,), generator=draw)
     labels[::3] = answers[::3]
-    return TensorSet(pixels, labels, task, identities)
+    return ImageSet.of_inputs(pixels, labels, task, identities)
 
 
-def make_data(kind: str) -> tuple[nn.Module, TensorSet, TensorSet]:
+def make_data(kind: str) -> tuple[nn.Module, ImageSet, ImageSet]:
     """Return a model, its train set and its validation set."""
     model = Smooth(TASKS[kind].n_outputs).eval()
     train = make_images(model, TASKS[kind], TRAIN_IDENTITIES, 2)
@@ -143,14 +143,14 @@ def direct_measure(logits: Tensor, labels: Tensor, kind: str) -> float:
     return sum(precisions) / len(precisions) if precisions else 0.0
 
 
-def weighted_loss(theta: dict[str, Tensor], images: TensorSet) -> Tensor:
+def weighted_loss(theta: dict[str, Tensor], images: ImageSet) -> Tensor:
     """Return the mean loss times one minus accuracy or mAP, which is a constant."""
     _, logits = outputs(theta, images.pixels)
     kind = images.task.kind
     return (1 - direct_measure(logits, images.labels, kind)) * direct_loss(logits, images.labels, kind)
 
 
-def equation_6(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: TensorSet, val: TensorSet,
+def equation_6(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: ImageSet, val: ImageSet,
                draw: np.random.Generator, batch_size: int) -> Tensor:  # fmt: skip
     """Each batch of forget images beside as many validation images; only the forget loss carries a gradient."""
     total, original = torch.zeros(()), weighted_loss(theta, val).detach()
@@ -162,7 +162,7 @@ def equation_6(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: Tenso
     return total
 
 
-def scrub(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: TensorSet, retain: TensorSet,
+def scrub(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: ImageSet, retain: ImageSet,
           draw: np.random.Generator, batch_size: int) -> Tensor:  # fmt: skip
     """Away from the original model on forget images, towards it and the labels on as many retain images."""
     total, kind = torch.zeros(()), forget.task.kind
@@ -175,7 +175,7 @@ def scrub(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: TensorSet,
     return total
 
 
-def direct_training(method: MetaUnlearn, model: nn.Module, train: TensorSet, val: TensorSet) -> MetaLoss:
+def direct_training(method: MetaUnlearn, model: nn.Module, train: ImageSet, val: ImageSet) -> MetaLoss:
     """Return h_phi after Algorithm 1: a graph through the unlearning step and the outer loss, and Adam on phi."""
     task, table = train.task, sorted(COUNTS)
     theta = dict(model.named_parameters())

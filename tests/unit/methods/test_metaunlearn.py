@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
-from oneshui.methods.base import Artefact, Support, TensorSet, Unlearned
+from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
 from oneshui.methods.metaloss import MetaLoss
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.simulation import simulate_requests
@@ -123,11 +123,11 @@ def model() -> nn.Module:
         return build_model(ModelSpec("resnet10t", TASK, 32, 0.5, 0.5, options))
 
 
-def make_set(identities: list[int], seed: int) -> TensorSet:
+def make_set(identities: list[int], seed: int) -> ImageSet:
     draw = torch.Generator().manual_seed(seed)
     images = torch.randn(len(identities), 3, 32, 32, generator=draw)
     labels = torch.randint(4, (len(identities),), generator=draw)
-    return TensorSet(images, labels, TASK, torch.tensor(identities))
+    return ImageSet.of_inputs(images, labels, TASK, torch.tensor(identities))
 
 
 TRAIN = make_set([7, 7, 7, 3, 3, 9, 9, 9, 9, 4, 5, 5], seed=1)  # identity 4 cannot be simulated
@@ -314,7 +314,7 @@ def test_health_is_measured_on_the_whole_validation_set(model: nn.Module, right:
     labels = torch.where(torch.arange(40) < right, answers, (answers + 1) % 4)
     method = Turn(**{field.name: getattr(METHOD, field.name) for field in dataclasses.fields(METHOD)})
     method = dataclasses.replace(method, batch_size=4)
-    val = TensorSet(pixels, labels, TASK, torch.ones(40, dtype=torch.int64))
+    val = ImageSet.of_inputs(pixels, labels, TASK, torch.ones(40, dtype=torch.int64))
     health = method.precompute(model, TRAIN, val, seed=0).metadata["health"]
     assert health["val_drop"] == pytest.approx(drop)
     assert health["blown_up"] is (drop > 0.1)

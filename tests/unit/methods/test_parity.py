@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oneshui.methods.bad_teacher import BadTeacher
-from oneshui.methods.base import Support, TensorSet
+from oneshui.methods.base import ImageSet, Support
 from oneshui.methods.jit import JiT
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
@@ -83,7 +83,7 @@ def test_parity_ssd(kind: str) -> None:
         selection=case["alpha_selection_weighting"], dampening=case["lambda_dampening_constant"], fisher="batch",
         batch_size=8, micro_batch=8,
     )  # fmt: skip
-    train = TensorSet(
+    train = ImageSet.of_inputs(
         torch.cat([data["retain_x"], data["forget_x"]]), torch.cat([data["retain_y"], data["forget_y"]]), task_of(kind)
     )
     artefact = method.precompute(model_of(kind), train, train, seed=0)
@@ -97,9 +97,9 @@ def kinds_of(method: str) -> list[str]:
     return [kind for kind in KINDS if f"{kind}/{method}" in CASES]
 
 
-def set_of(kind: str, part: str) -> TensorSet:
+def set_of(kind: str, part: str) -> ImageSet:
     data = data_of(kind)
-    return TensorSet(data[f"{part}_x"], data[f"{part}_y"], task_of(kind))
+    return ImageSet.of_inputs(data[f"{part}_x"], data[f"{part}_y"], task_of(kind))
 
 
 @pytest.mark.parametrize("kind", kinds_of("jit"))
@@ -124,7 +124,7 @@ def test_parity_pgu(kind: str) -> None:
         spectrum="absolute", batch_size=128, micro_batch=8,
     )  # fmt: skip
     data = data_of(kind)
-    train = TensorSet(
+    train = ImageSet.of_inputs(
         torch.cat([data["retain_x"], data["forget_x"]]), torch.cat([data["retain_y"], data["forget_y"]]), task_of(kind)
     )
     model, wanted = model_of(kind), load_file(GOLDEN / f"{kind}_pgu_projections.safetensors")
@@ -202,8 +202,8 @@ def test_parity_meta_gradient(case: str, micro_batch: int) -> None:
     step = method.inner_step(backbone, meta_loss, batch)
     # the file gives the sum over the support set, the published step follows the mean
     assert step.mean_h * len(batch.images) == pytest.approx(CASES[case]["meta_loss"], rel=1e-4)
-    forget = TensorSet(data["forget_x"], data["forget_y"], task_of(kind))
-    val = TensorSet(data["val_x"], data["val_y"], task_of(kind))
+    forget = ImageSet.of_inputs(data["forget_x"], data["forget_y"], task_of(kind))
+    val = ImageSet.of_inputs(data["val_x"], data["val_y"], task_of(kind))
     reference = validation_reference(model_of(kind), val, 64)
     outer = Eq6(method, backbone, forget, val, reference, np.random.default_rng(0))(step.theta)
     assert outer.value == pytest.approx(CASES[case]["aux_loss"], rel=1e-4)

@@ -24,7 +24,7 @@ from tests.unit.methods.direct import (
 from torch import nn
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.methods.base import TensorSet, Unlearned
+from oneshui.methods.base import ImageSet, Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.seeds import seed_of
 from oneshui.tasks import Task
@@ -38,15 +38,15 @@ BATCHES = {"forget_batch_size": 4, "retain_batch_size": 4}  # 7 = 4 + 3 and 11 =
 CASES = [*((net, kind, "task") for net in NETS for kind in TASKS), *(("vit", kind, "softmax") for kind in TASKS)]
 
 
-def sets_of(task: Task) -> tuple[TensorSet, TensorSet]:
+def sets_of(task: Task) -> tuple[ImageSet, ImageSet]:
     return make_set(7, task, 2), make_set(11, task, 3)
 
 
-def unlearned(method: SCRUB, model: nn.Module, forget: TensorSet, retain: TensorSet, seed: int = 0) -> Unlearned:
+def unlearned(method: SCRUB, model: nn.Module, forget: ImageSet, retain: ImageSet, seed: int = 0) -> Unlearned:
     return method.unlearn(model, forget, retain, seed=seed, rebuild=lambda _: pytest.fail("scrub needs no new net"))
 
 
-def direct_scrub(method: SCRUB, model: nn.Module, forget: TensorSet, retain: TensorSet, seed: int) -> nn.Module:
+def direct_scrub(method: SCRUB, model: nn.Module, forget: ImageSet, retain: ImageSet, seed: int) -> nn.Module:
     teacher, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
     sgd = DirectSGD(student, method.lr, method.momentum, method.weight_decay, method.epochs)
     draw, kind = torch.Generator().manual_seed(seed_of("scrub-batches", seed)), retain.task.kind
@@ -186,6 +186,8 @@ def test_one_image_cannot_be_normalised(forget: int, retain: int) -> None:
         torch.nn.Flatten(), torch.nn.Linear(48, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)
     )
     task = Task("classification", ("a", "b", "c"))
-    sets = [TensorSet(torch.rand(n, 3, 4, 4), torch.zeros(n, dtype=torch.int64), task) for n in (forget, retain)]
+    sets = [
+        ImageSet.of_inputs(torch.rand(n, 3, 4, 4), torch.zeros(n, dtype=torch.int64), task) for n in (forget, retain)
+    ]
     with pytest.raises(DataError, match="two of each with batch normalisation"):
         METHOD.unlearn(model, *sets, seed=0, rebuild=lambda seed: model)

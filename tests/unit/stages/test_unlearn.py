@@ -1,5 +1,6 @@
 """The stages on both sides of the discard line, from files to files, and what they refuse."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oneshui.data.images import ImageSet
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.methods import artefact_spec, make_method
@@ -19,14 +19,18 @@ from oneshui.methods.ssd import SSD
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.roles import metric_rows
 from oneshui.models import ModelSpec, build_model, load_model, save_model
+from oneshui.runs import DataFiles, Model
+from oneshui.runs import Run as Which
 from oneshui.schemas import FEATURES, INDEX, METRICS, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
-from oneshui.stages.artefact import precompute_artefact
-from oneshui.stages.data import export_request, split_identities
-from oneshui.stages.reference import unlearn_with_data
-from oneshui.stages.refit import refit_attack
-from oneshui.stages.request import serve_request
-from oneshui.stages.scoring import score_model
+from oneshui.sets import ImageSet
+from oneshui.stages.export_request import export_request
+from oneshui.stages.precompute_artefact import precompute_artefact
+from oneshui.stages.probe_model import probe_model
+from oneshui.stages.score_model import score_model
+from oneshui.stages.serve_request import serve_request
+from oneshui.stages.split_identities import split_identities
+from oneshui.stages.unlearn_with_data import unlearn_with_data
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -46,9 +50,10 @@ class Run:
     """The files of a run: 24 identities with four images of 16 px, a model and a request."""
 
     def __init__(self, folder: Path, task: Task = TASK) -> None:
-        self.folder, self.task = folder, task
+        self.folder, self.task, self.which, self.made = folder, task, Which("toy", 2, 0), Model("pretrain", "mine")
         self.index, self.images = folder / "index.parquet", folder / "images.npy"
         self.splits, self.request = folder / "splits.parquet", folder / "request.parquet"
+        self.data = DataFiles(self.index, self.images, self.splits)
         self.model, self.artefact = folder / "pretrain.safetensors", folder / "artefact.safetensors"
         draw = np.random.default_rng(0)
         frame = pd.DataFrame({"image_id": range(96), "path": "x.png", "identity": np.arange(96) // 4})
@@ -58,8 +63,8 @@ class Run:
         write_table(self.index, frame.assign(duplicate_group=range(96)), INDEX, meta)
         np.save(self.images, draw.integers(0, 256, (96, 3, 16, 16), dtype=np.uint8))
         spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
-        split_identities(self.index, self.splits, dataset="toy", seed=0, spec=spec)
-        export_request(self.index, self.images, self.splits, self.request, n=2, wrong_photos=False)
+        split_identities(self.index, self.splits, run=self.which, spec=spec)
+        export_request(self.data, self.request, run=self.which, wrong_photos=False)
         self.write_model()
 
     def write_model(self, seed: int = 0, **metadata: Any) -> None:
@@ -71,20 +76,21 @@ class Run:
         save_model(self.model, model, spec, {"splits": content, "training": {"history": []}, **metadata})
 
     def precompute(self, spec: dict[str, Any]) -> None:
-        precompute_artefact(self.model, self.index, self.images, self.splits, self.artefact, method="mine",
-                            dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+        precompute_artefact(
+            self.model, self.data, self.artefact, run=self.which, model=self.made, spec=spec, device=CPU
+        )  # fmt: skip
 
     def unlearn(self, spec: dict[str, Any], artefact: bool = True) -> Path:
         output = self.folder / "unlearned.safetensors"
-        serve_request(self.model, self.request, self.artefact if artefact else None, output, method="mine",
-                      origin="pretrain", dataset="toy", n=2, seed=0, spec=spec, gpus=0, threads=1,
-                      isolation="none")  # fmt: skip
+        serve_request(
+            str(self.model), str(self.request), str(self.artefact) if artefact else None, str(output),
+            run=asdict(self.which), model=str(self.made), spec=spec, gpus=0, threads=1, isolation="none",
+        )  # fmt: skip
         return output
 
     def score(self, queries: dict[str, Any] = QUERIES) -> None:
         outputs = (self.folder / "scores.parquet", self.folder / "features.parquet")
-        score_model(self.model, self.index, self.images, self.splits, *outputs, dataset="toy", seed=0,
-                    queries=queries, device=CPU)  # fmt: skip
+        score_model(self.model, self.data, *outputs, run=self.which, queries=queries, device=CPU)
 
 
 @pytest.fixture
@@ -188,8 +194,9 @@ def test_model_of_other_splits_is_an_error(run: Run) -> None:
 def test_request_of_another_split_is_an_error(run: Run) -> None:
     run.precompute(SSD_SPEC)
     spec = {"train": 0.6, "val": 0.2, "n_ranked": 3, "min_images_first": 4, "min_images": 2, "dedup": False}
-    split_identities(run.index, run.splits, dataset="toy", seed=1, spec=spec)
-    export_request(run.index, run.images, run.splits, run.request, n=2, wrong_photos=False)
+    other = run.which.with_seed(1)
+    split_identities(run.index, run.splits, run=other, spec=spec)
+    export_request(run.data, run.request, run=other, wrong_photos=False)
     with pytest.raises(DataError, match=r"request\.parquet was exported from another split than .*pretrain"):
         run.unlearn(SSD_SPEC)
     assert not (run.folder / "unlearned.safetensors").exists()
@@ -285,7 +292,7 @@ def test_a_model_that_is_not_finite_is_refused_and_one_that_was_destroyed_is_mar
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = load_model(run.unlearn({**JIT_SPEC, "lr": 1e30}, artefact=False), CPU)
-    assert found.metadata["health"]["blown_up"] is True and "destroyed the model" in caplog.text
+    assert found.metadata["health"]["blown_up"] is True and "the model has diverged" in caplog.text
     broken = load_model(run.model, CPU)
     with torch.no_grad():
         next(broken.model.parameters()).fill_(float("nan"))
@@ -330,8 +337,7 @@ def test_reference_method_sees_the_forget_and_the_retain_images_and_no_photo(
         "retain_batch_size": 8, "crop_scale": [], "kl": "task",
     }  # fmt: skip
     output = run.folder / "unlearned.safetensors"
-    unlearn_with_data(run.model, run.index, run.images, run.splits, output, method="mine", origin="pretrain",
-                      dataset="toy", n=2, seed=0, spec=spec, device=CPU)  # fmt: skip
+    unlearn_with_data(run.model, run.data, output, run=run.which, model=run.made, spec=spec, device=CPU)
     splits, _ = read_table(run.splits, SPLITS)
     train = splits[(splits["role"] == "train") & ~splits["is_support"]]
     asked = train["request_rank"].fillna(99) < 2
@@ -376,8 +382,10 @@ def test_views_and_features_are_of_the_images_that_attacks_ask_about(run: Run) -
 
 def refit_values(run: Run) -> dict[tuple[str, str], float]:
     spec = {"max_reference": QUERIES["max_reference"], "refit_c": 1.0}
-    refit_attack(run.folder / "features.parquet", run.splits, run.index, run.folder / "refit.parquet", dataset="toy",
-                 n=2, seed=0, row="pretrain/mine", spec=spec)  # fmt: skip
+    output = run.folder / "refit.parquet"
+    probe_model(
+        run.folder / "features.parquet", run.splits, run.index, output, run=run.which, model=run.made, spec=spec
+    )  # fmt: skip
     frame, _ = read_table(run.folder / "refit.parquet", METRICS)
     return dict(zip(zip(frame["split"], frame["metric"], strict=True), frame["value"], strict=True))
 
@@ -435,7 +443,7 @@ def test_a_retrained_models_artefact_is_made_from_what_it_was_trained_on(
             seen["train"] = train
             return Artefact({"x": torch.zeros(1)}, {})
 
-    monkeypatch.setattr("oneshui.stages.artefact.make_method", lambda spec: Watching())
+    monkeypatch.setattr("oneshui.stages.precompute_artefact.make_method", lambda spec: Watching())
     splits, _ = read_table(run.splits, SPLITS)
     train = splits[(splits["role"] == "train") & ~splits["is_support"]]
     for n, wanted in ((None, train), (2, train[train["request_rank"].fillna(99) >= 2])):

@@ -1,6 +1,7 @@
 """Attacks, from score files to a file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from oneshui.errors import DataError
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.roles import metric_rows
+from oneshui.runs import Model
+from oneshui.runs import Run as Which
 from oneshui.schemas import ATTACK, FEATURES, INDEX, METRICS, SCORES, SPLITS, read_table, write_table
-from oneshui.stages.attack import AttackFiles, attack_model
-from oneshui.stages.refit import refit_attack
+from oneshui.stages.attack_model import AttackFiles, attack_model
+from oneshui.stages.probe_model import probe_model
 
 SPEC: dict[str, Any] = {
     "views": 1, "crop_scale": [0.5, 1.0], "max_reference": 40, "gamma": 1.0, "offline_a": 0.3,
@@ -67,14 +70,14 @@ class Run:
         seeds = (seed, *others)
         return AttackFiles(
             self.folder / f"target{seed}.parquet", [self.folder / f"reference{s}.parquet" for s in seeds],
-            [self.folder / f"splits{s}.parquet" for s in seeds], seed,
+            [self.folder / f"splits{s}.parquet" for s in seeds], Which("toy", 2, seed),
         )  # fmt: skip
 
     def attack(self, n: int = 2, files: AttackFiles | None = None, paired: AttackFiles | None = None,
                **change: Any) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
         output = self.folder / "attack.parquet"
-        attack_model(files or self.files(), output, dataset="toy", n=n, row="pretrain/mine", spec={**SPEC, **change},
-                     paired=paired)  # fmt: skip
+        files, paired = (each and replace(each, run=replace(each.run, n=n)) for each in (files or self.files(), paired))
+        attack_model(files, output, model=Model("pretrain", "mine"), spec={**SPEC, **change}, paired=paired)
         return read_table(output, ATTACK)
 
     def direct(self, n: int, a: float, p_reference: np.ndarray | None = None) -> pd.Series:
@@ -210,8 +213,10 @@ def refit(run: Run, features: np.ndarray, task: str = "classification") -> dict[
     write_table(run.folder / "index.parquet", frame, INDEX, {"task": task, "classes": ["a", "b", "c"]})
     output = run.folder / "refit.parquet"
     spec = {"max_reference": 40, "refit_c": 1.0}
-    refit_attack(write_features(run.folder, features), run.folder / "splits0.parquet", run.folder / "index.parquet",
-                 output, dataset="toy", n=2, seed=0, row="pretrain/mine", spec=spec)  # fmt: skip
+    probe_model(
+        write_features(run.folder, features), run.folder / "splits0.parquet", run.folder / "index.parquet", output,
+        run=Which("toy", 2, 0), model=Model("pretrain", "mine"), spec=spec,
+    )  # fmt: skip
     found, _ = read_table(output, METRICS)
     assert found[["origin", "method"]].drop_duplicates().values.tolist() == [["pretrain", "mine"]]
     return dict(zip(zip(found["split"], found["metric"], strict=True), found["value"], strict=True))

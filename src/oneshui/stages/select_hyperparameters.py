@@ -14,7 +14,7 @@ _RESULTS = ["seed", "request", "score", "retain", "forget", "val"]
 def select_hyperparameters(trials_paths: Sequence[Path], output_path: Path) -> None:
     """Write the tried combinations with their mean score over seeds and requests, the best first.
 
-    The row with empty parameters is doing nothing: a combination below it is worse than not unlearning.
+    The row with empty parameters is the original model: a combination below it is worse than not unlearning.
 
     Args:
         trials_paths: one file of ``try_hyperparameters`` per seed.
@@ -29,6 +29,6 @@ def select_hyperparameters(trials_paths: Sequence[Path], output_path: Path) -> N
     ranking.insert(2, "n_requests", grouped.size())
     ranking = ranking.sort_values("score", ascending=False, kind="stable").reset_index()
     best = ranking.iloc[0]
-    chosen = best[params].to_dict() if best[params].notna().any() else "doing nothing"
+    chosen = best[params].to_dict() if best[params].notna().any() else "the original model, not unlearned"
     logger.info("best of %d combinations: %s, score %.4f", len(ranking), chosen, best["score"])
     write_text(output_path, ranking.to_csv(index=False))

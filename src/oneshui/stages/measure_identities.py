@@ -1,6 +1,7 @@
 """Which identities are hard to forget and whom unlearning harms, from files to a table: no torch, no GPU."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from oneshui.errors import DataError
 from oneshui.metrics.identities import centroids, identity_measure, nearest_distances
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.roles import metric_rows
+from oneshui.runs import Model, Run
 from oneshui.schemas import IDENTITIES, SPLITS, read_table, write_table
 from oneshui.stages.rows import (
     ImageRows,
@@ -27,13 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 def measure_identities(
-    scores_path: str | Path, pretrain_scores_path: str | Path, retrain_scores_path: str | Path,
-    pretrain_features_path: str | Path, splits_path: str | Path, index_path: str | Path, output_path: str | Path, *,
-    dataset: str, n: int, seed: int, row: str, max_reference: int,
+    scores_path: Path, pretrain_scores_path: Path, retrain_scores_path: Path, pretrain_features_path: Path,
+    splits_path: Path, index_path: Path, output_path: Path, *, run: Run, model: Model, max_reference: int,
 ) -> None:  # fmt: skip
     """Write how three models do on the images of each identity, and how far the identity is (schema IDENTITIES).
 
-    Distances are Euclidean, between features of the pretrained model, as the paper says; they are not normalised. A
+    Distances are Euclidean, between features of the original model, as the paper says; they are not normalised. A
     centroid is the mean of an identity's features. Forget identities: from the support photo to the centroid of the
     forget images. Retain identities: from their centroid to the nearest centroid of a forget identity. They are
     measured on all their retain images, but their centroid is that of the retain images whose features attacks ask
@@ -41,44 +42,43 @@ def measure_identities(
 
     Args:
         scores_path: scores of the unlearned model; view 0 is measured.
-        pretrain_scores_path: scores of the pretrained model.
-        retrain_scores_path: scores of the model retrained without the forget set.
-        pretrain_features_path: features of the pretrained model.
-        splits_path: of the seed.
+        pretrain_scores_path: scores of the original model.
+        retrain_scores_path: scores of the retrained model.
+        pretrain_features_path: features of the original model.
+        splits_path: of the run.
         index_path: of the dataset; has the labels.
-        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model answers NaN.
-        dataset: name of the dataset.
-        n: size of the request.
-        seed: of the run.
-        row: the unlearned model, ORIGIN/METHOD.
+        output_path: table to write. It is empty, with ``blown_up`` in its metadata, if a model has diverged.
+        run: dataset, request size and seed.
+        model: the unlearned model.
         max_reference: of the configured attack; says which features there are.
 
     Raises:
         DataError: the files do not belong together, an image is missing, or a forget identity has no forget image or
             not one support photo.
-        ConfigError: the splits have fewer than ``n`` identities to forget.
+        ConfigError: the splits have fewer than ``run.n`` identities to forget.
     """
+    assert run.n is not None
     splits, split_meta = read_table(splits_path, SPLITS)
-    rows = metric_rows(splits, n)
+    rows = metric_rows(splits, run.n)
     labels, task, classes = read_labels(index_path)
     require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
     models = {}
     for name, path in (("value", scores_path), ("pretrain", pretrain_scores_path), ("retrain", retrain_scores_path)):
-        scores, model = read_scores(path, classes)
-        check_split(path, model, splits_path, split_meta)
+        scores, made = read_scores(path, classes)
+        check_split(path, made, splits_path, split_meta)
         require(np.concatenate([rows["forget"], rows["retain"]]), scores.ids, splits_path, path)
         models[name] = scores
-    features, model = read_features(pretrain_features_path)
-    check_split(pretrain_features_path, model, splits_path, split_meta)
-    queries = query_rows(splits, dataset=dataset, seed=seed, max_reference=max_reference)
+    features, made = read_features(pretrain_features_path)
+    check_split(pretrain_features_path, made, splits_path, split_meta)
+    queries = query_rows(splits, dataset=run.dataset, seed=run.seed, max_reference=max_reference)
     known = np.concatenate([queries["asked"], queries["fit"], rows["support"]])
     require(known, features.ids, splits_path, pretrain_features_path)
-    meta = {"dataset": dataset, "n": n, "seed": seed, "row": row, "task": task}
-    diverged = [scores.path for scores in models.values() if np.isnan(scores.values["loss"]).any()]
+    meta = {**asdict(run), "row": str(model), "task": task}
+    diverged = [scores.path for scores in models.values() if not np.isfinite(scores.values["loss"]).all()]
     if not np.isfinite(features.take(known)["features"]).all():
         diverged.append(pretrain_features_path)
     if diverged:
-        logger.warning("%s: the model has blown up and its identities cannot be measured", diverged[0])
+        logger.warning("%s: the model has diverged and its identities cannot be measured", diverged[0])
         empty = pd.DataFrame({name: [] for name in IDENTITIES.columns})
         write_table(output_path, empty, IDENTITIES, {**meta, "blown_up": True})
         return

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from oneshui.diagnostics import has_diverged
 from oneshui.errors import DataError
 from oneshui.metrics.accuracy import accuracy, mean_average_precision
 from oneshui.metrics.measure import MEASURES
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import TOW_SPLITS, tug_of_war
-from oneshui.paths import origin_and_method
+from oneshui.runs import RETRAINED, Model, Run
 from oneshui.schemas import METRICS, SPLITS, read_table, write_table
-from oneshui.stages.rows import (
-    ImageRows,
-    check_split,
-    read_labels,
-    read_scores,
-    require,
-)
+from oneshui.stages.rows import ImageRows, check_split, read_labels, read_scores, require
 
 logger = logging.getLogger(__name__)
 
@@ -32,52 +28,43 @@ _SPLITS = (*TOW_SPLITS, "val")
 COSTS = ("seconds", "peak_mb", "precompute_seconds", "precompute_peak_mb")
 
 
-def compute_metrics(
-    scores_path: str | Path,
-    splits_path: str | Path,
-    index_path: str | Path,
-    retrain_scores_path: str | Path,
-    output_path: str | Path,
-    *,
-    dataset: str,
-    n: int,
-    seed: int,
-    row: str,
-) -> None:
+def measure_model(
+    scores_path: Path, retrain_scores_path: Path, splits_path: Path, index_path: Path, output_path: Path, *, run: Run,
+    model: Model,
+) -> None:  # fmt: skip
     """Write the metrics of one model: how well it does on each split, and its tug of war with the retrained model.
 
     Rows of splits retain, forget, test and val: ``accuracy`` or ``map``, ``loss`` (mean, nats), ``n_images`` and, for
     mAP, ``attributes_left_out``. Rows of split "all": ``tow`` (not for the retrained model, where it is 1 by
-    definition), the costs, and every number or truth value that the model's metadata has under ``health``.
+    definition), the costs, and every number or truth value that the model's header has under ``health``.
 
     Args:
         scores_path: scores of the model; view 0 is measured.
-        splits_path: splits of the dataset and seed.
-        index_path: index of the dataset; has the labels, the task and the class names.
-        retrain_scores_path: scores of the model retrained without the forget set.
-        output_path: the metrics table to write.
-        dataset: name of the dataset, as in the config.
-        n: number of identities to forget.
-        seed: seed of the run.
-        row: the model: pretrain, retrain, ceiling, or ORIGIN/METHOD.
+        retrain_scores_path: scores of the retrained model.
+        splits_path: of the run.
+        index_path: of the dataset; has the labels, the task and the class names.
+        output_path: metrics table to write.
+        run: dataset, request size and seed.
+        model: what is measured.
 
     Raises:
         DataError: image ids disagree between the files, an image is missing, or a model is of another split. (A model
-            that answers NaN is no error: its metrics say ``blown_up`` and nothing else.)
-        ConfigError: the splits have fewer than ``n`` identities to forget.
+            that has diverged is no error: its metrics say ``blown_up`` and nothing else.)
+        ConfigError: the splits have fewer than ``run.n`` identities to forget.
     """
+    assert run.n is not None
     splits, split_meta = read_table(splits_path, SPLITS)
-    rows = {name: ids for name, ids in metric_rows(splits, n).items() if name in _SPLITS}
+    rows = {name: ids for name, ids in metric_rows(splits, run.n).items() if name in _SPLITS}
     labels, task, classes = read_labels(index_path)
     require(splits["image_id"].to_numpy(dtype=np.int64), labels.ids, splits_path, index_path)
-    scores, model = read_scores(scores_path, classes)
-    _check_scores(scores, model, rows.values(), labels, splits_path, split_meta)
-    diverged = bool(np.isnan(scores.values["loss"]).any())
+    scores, made = read_scores(scores_path, classes)
+    _check_scores(scores, made, rows.values(), labels, splits_path, split_meta)
+    diverged = has_diverged(finite=bool(np.isfinite(scores.values["loss"]).all()))
     if diverged:
-        logger.warning("%s: the model answers NaN: it has blown up and nothing else can be measured", scores_path)
+        logger.warning("%s: the model has diverged: its losses are not finite, nothing else is measured", scores_path)
     values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
-    values += [entry for entry in _health(model) if not (diverged and entry[1] == "blown_up")]
-    if row != "retrain" and not diverged:
+    values += [entry for entry in _diagnostics(made) if not (diverged and entry[1] == "blown_up")]
+    if model != RETRAINED and not diverged:
         reference, reference_model = read_scores(retrain_scores_path, classes)
         _check_scores(reference, reference_model, rows.values(), labels, splits_path, split_meta)
         compared = {split: rows[split] for split in TOW_SPLITS}
@@ -85,13 +72,12 @@ def compute_metrics(
         measure = MEASURES[task]
         values.append(("all", "tow", tug_of_war(_by_split(values, measure), _by_split(expected, measure))))
     frame = pd.DataFrame(values, columns=["split", "metric", "value"])
-    write_table(output_path, metric_table(frame, dataset, n, seed, row), METRICS, {"task": task, "model": model})
+    write_table(output_path, metric_table(frame, run, model), METRICS, {"task": task, "model": made})
 
 
-def metric_table(values: pd.DataFrame, dataset: str, n: int, seed: int, row: str) -> pd.DataFrame:
-    """Return split, metric and value with the run that they are of (schema METRICS)."""
-    origin, method = origin_and_method(row)
-    return values.assign(dataset=dataset, n=n, seed=seed, origin=origin, method=method)[list(METRICS.columns)]
+def metric_table(values: pd.DataFrame, run: Run, model: Model) -> pd.DataFrame:
+    """Return split, metric and value with the run and the model that they are of (schema METRICS)."""
+    return values.assign(**asdict(run), **model.columns)[list(METRICS.columns)]
 
 
 def _check_scores(
@@ -128,7 +114,7 @@ def _by_split(values: list[tuple[str, str, float]], measure: str) -> dict[str, f
     return {split: value for split, metric, value in values if metric == measure}
 
 
-def _health(model: dict[str, Any]) -> list[tuple[str, str, float]]:
+def _diagnostics(model: dict[str, Any]) -> list[tuple[str, str, float]]:
     """Return what the model's metadata say about how it was made, numbers only."""
     entries = dict(model.get("health") or {})
     entries |= {name: model[name] for name in COSTS if name in model}
@@ -137,7 +123,7 @@ def _health(model: dict[str, Any]) -> list[tuple[str, str, float]]:
         if not isinstance(value, int | float):
             continue
         if math.isnan(value):  # the table has no place for it
-            logger.warning("health entry %s of the model is NaN and is left out", name)
+            logger.warning("diagnostic %s of the model is NaN and is left out", name)
             continue
         values.append(("all", name, float(value)))
     return values

@@ -1,7 +1,7 @@
-"""The refit attack: does a new classifier on a model's features find what the model was to forget?
+"""The linear probe: does a new linear classifier on a model's features find what the model was to forget?
 
-An edit of the last layer alone passes every test of the model's own answers; its features are those of the pretrained
-model, and a classifier that is trained on them anew answers as the pretrained model would.
+A method that edits the last layer only can pass every test of the model's answers. Its features are still those of the
+original model, and a new classifier on them answers as the original model did. Files call the probe ``refit``.
 """
 
 import warnings
@@ -19,7 +19,7 @@ _MAX_ITERATIONS = 2000
 _RARE = 1e-2
 
 
-def refit_logits(
+def probe_logits(
     fit: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     asked: npt.NDArray[np.floating],
@@ -44,12 +44,12 @@ def refit_logits(
     """
     if not len(fit) or len(fit) != len(labels) or fit.shape[1:] != asked.shape[1:]:
         raise DataError(
-            f"refit: features {fit.shape} with {len(labels)} labels to train on and {asked.shape} to ask about, "
+            f"linear probe: features {fit.shape} with {len(labels)} labels to train on and {asked.shape} to ask about, "
             "needed: (N, D) with N labels, and (M, D), N >= 1"
         )
     wrong = int((~np.isfinite(fit)).any(1).sum() + (~np.isfinite(asked)).any(1).sum())
     if wrong:
-        raise DataError(f"refit: features of {wrong} images are not finite: the model has diverged")
+        raise DataError(f"linear probe: features of {wrong} images are not finite: the model has diverged")
     mean, std = fit.mean(0, dtype=np.float64), fit.std(0, dtype=np.float64)
     typical = float(np.median(std[std > 0])) if (std > 0).any() else 1.0
     std[std < _RARE * typical] = typical  # a unit that hardly ever fires here must not drown all others where it does
@@ -68,7 +68,7 @@ def _one_label(
 ) -> npt.NDArray[np.float64]:
     if labels.min() == labels.max():
         raise DataError(
-            f"refit: all {len(labels)} images to train on have class {labels[0]}; needed: two classes or more"
+            f"linear probe: all {len(labels)} images to train on have class {labels[0]}; needed: two classes or more"
         )
     model = _regression(fit, labels, c)
     found = model.decision_function(asked)
@@ -84,5 +84,5 @@ def _regression(fit: npt.NDArray[np.float64], labels: npt.NDArray[np.integer], c
         warnings.simplefilter("always", ConvergenceWarning)
         model = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS).fit(fit, labels)
     if any(issubclass(each.category, ConvergenceWarning) for each in caught):
-        logger.warning("refit: logistic regression stopped after %d steps before it converged", _MAX_ITERATIONS)
+        logger.warning("linear probe: logistic regression stopped after %d steps before it converged", _MAX_ITERATIONS)
     return model

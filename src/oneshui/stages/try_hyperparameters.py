@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from oneshui.data.images import ImageSet
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.log import logger
@@ -22,11 +21,13 @@ from oneshui.methods import artefact_spec, make_method, needs_of
 from oneshui.methods.base import Artefact, Support, Unlearned
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
-from oneshui.models import Checkpoint, load_model
+from oneshui.models import Checkpoint
+from oneshui.runs import DataFiles, Run
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
-from oneshui.stages.images import RunImages, check_splits, input_of, open_run
-from oneshui.stages.reference import rebuilder
+from oneshui.sets import ImageSet
+from oneshui.stages.images import RunImages, open_trained
+from oneshui.stages.unlearn_with_data import rebuilder
 
 #: images of identities outside a simulated request on which keeping is measured
 _N_KEPT = 300
@@ -44,38 +45,40 @@ class _Trial:
 
 
 def try_hyperparameters(
-    model_path: Path, index_path: Path, images_path: Path, splits_path: Path, output_path: Path, *, dataset: str,
-    n: int, seed: int, spec: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], n_requests: int,
-    device: torch.device,
+    model_path: Path, data: DataFiles, output_path: Path, *, run: Run, spec: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]], n_requests: int, device: torch.device,
 ) -> None:  # fmt: skip
-    """Write the score of every combination in ``grid`` on ``n_requests`` simulated requests of ``n`` identities.
+    """Write the score of every combination in ``grid`` on ``n_requests`` simulated requests of ``run.n`` people.
 
     score = (1 - |R_u - R|) (1 - |F_u - V|) (1 - |V_u - V|), each an accuracy or mAP: R on images of train identities
     outside the request, F on the other images of the request's identities, V on the half of the validation identities
     that precompute has not seen; subscript u after unlearning, none before. It is the Tug-of-War against a model that
-    keeps what it knew and treats the forgotten like unseen people. The row without parameters is doing nothing.
+    keeps what it knew and treats the forgotten like unseen people. The row without parameters is the original model.
 
     Raises:
         ConfigError: the grid names a parameter that the method does not have.
-        DataError: fewer than ``n`` train identities are free to simulate a request with.
+        DataError: fewer than ``run.n`` train identities are free to simulate a request with.
     """
-    checkpoint = load_model(model_path, device)
-    run = open_run(index_path, images_path, splits_path, input_of(checkpoint.spec), device)
-    check_splits(checkpoint, model_path, run.splits_id)
+    assert run.n is not None
+    checkpoint, images = open_trained(model_path, data, device)
     unknown = sorted(set(grid) - set(spec))
     if unknown:
         raise ConfigError(
             f"selection grid: {spec['kind']} has no parameter {', '.join(unknown)}; it has: {', '.join(spec)}"
         )
-    seen, unseen = _halves(run.role("val"), seed_names=("select-val", dataset, seed))
-    trials = [_simulate(run, n, stream("select", dataset, n, seed, number)) for number in range(n_requests)]
+    seen, unseen = _halves(images.role("val"), seed_names=("select-val", run.dataset, run.seed))
+    trials = [
+        _simulate(images, run.n, stream("select", run.dataset, run.n, run.seed, number)) for number in range(n_requests)
+    ]
     before = [_values(checkpoint.model, trial, unseen) for trial in trials]
     targets = [{**values, "forget": values["test"]} for values in before]
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
-    nobody = run.splits["request_rank"].isna() & (run.splits["role"] == "train")  # who can ask for real
-    candidates = _Candidates(checkpoint, run.take(run.splits.loc[nobody, "image_id"].to_numpy()), seen, device, seed)
+    splits = images.splits
+    nobody = splits["request_rank"].isna() & (splits["role"] == "train")  # who can never ask for real
+    known = images.take(splits.loc[nobody, "image_id"].to_numpy())
+    candidates = _Candidates(checkpoint, known, seen, device, run.seed)
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         for i, (trial, target) in enumerate(zip(trials, targets, strict=True)):
@@ -84,7 +87,7 @@ def try_hyperparameters(
             rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
         mean = np.mean([row["score"] for row in rows[-n_requests:]])
         logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
-    frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=seed)
+    frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=run.seed)
     write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
 
 
@@ -133,9 +136,10 @@ def _halves(val: ImageSet, *, seed_names: tuple[str | int, ...]) -> tuple[ImageS
     return val.subset(chosen), val.subset(~chosen)
 
 
-def _simulate(run: RunImages, n: int, draw: np.random.Generator) -> _Trial:
+def _simulate(images: RunImages, n: int, draw: np.random.Generator) -> _Trial:
     """Draw a request from train identities that cannot be part of a real one."""
-    free = run.splits[(run.splits["role"] == "train") & run.splits["request_rank"].isna()]
+    splits = images.splits
+    free = splits[(splits["role"] == "train") & splits["request_rank"].isna()]
     sizes = free.groupby("identity").size()
     able = sizes.index[sizes >= 2].to_numpy()
     if len(able) < n:
@@ -147,10 +151,10 @@ def _simulate(run: RunImages, n: int, draw: np.random.Generator) -> _Trial:
     mine = free[free["identity"].isin(asked)]
     photos = np.array([draw.choice(ids.to_numpy()) for _, ids in mine.groupby("identity")["image_id"]])
     others = free.loc[~free["identity"].isin(asked), "image_id"].to_numpy()
-    support = run.take(photos)
+    support = images.take(photos)
     return _Trial(
         Support(support.images(torch.arange(n)), support.labels, support.identities, support.task),
-        run.take(np.setdiff1d(mine["image_id"].to_numpy(), photos)),
-        run.take(others),
-        run.take(draw.permutation(others)[:_N_KEPT]),
+        images.take(np.setdiff1d(mine["image_id"].to_numpy(), photos)),
+        images.take(others),
+        images.take(draw.permutation(others)[:_N_KEPT]),
     )

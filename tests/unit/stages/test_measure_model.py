@@ -1,4 +1,4 @@
-"""compute_metrics, from files to a file."""
+"""measure_model, from files to a file."""
 
 import subprocess
 import sys
@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from oneshui.errors import ConfigError, DataError
+from oneshui.runs import Model
+from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, METRICS, SCORES, SPLITS, read_table, write_table
-from oneshui.stages.measure import compute_metrics
+from oneshui.stages.measure_model import measure_model
 
 # images 0-3 retain, 4-5 forget, 6 support, 7-8 test, 9 val
 ROLES = ["train"] * 7 + ["test"] * 2 + ["val"]
@@ -61,9 +63,9 @@ class Run:
         write_table(self.folder / f"{name}.parquet", pd.concat([frame, other_view]), SCORES, meta)
 
     def compute(self, row: str = "pretrain/ssd", n: int = 1) -> tuple[dict[tuple[str, str], float], pd.DataFrame, Any]:
-        names = ("model", "splits", "index", "retrain", "metrics")
+        names = ("model", "retrain", "splits", "index", "metrics")
         paths = [self.folder / f"{name}.parquet" for name in names]
-        compute_metrics(*paths, dataset="toy", n=n, seed=3, row=row)
+        measure_model(*paths, run=Which("toy", n, 3), model=Model.of(row))
         frame, meta = read_table(paths[-1], METRICS)
         keys = zip(frame["split"], frame["metric"], strict=True)
         return dict(zip(keys, frame["value"], strict=True)), frame, meta
@@ -187,25 +189,26 @@ def test_an_image_with_two_rows_is_refused(run: Run) -> None:
         run.compute()
 
 
-def diverged(run: Run, name: str, images: tuple[int, ...], **model: Any) -> None:
-    """Write scores of a model that answers NaN for ``images``."""
+def diverged(run: Run, name: str, images: tuple[int, ...], answer: float = np.nan, **model: Any) -> None:
+    """Write scores of a model that answers NaN, or something infinite, for ``images``."""
     logits, loss = right(), np.arange(10.0)
-    logits[list(images)] = np.nan
-    loss[list(images)] = np.nan
+    logits[list(images)] = answer
+    loss[list(images)] = answer
     run.write_scores(name, logits, loss, **model)
 
 
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
 @pytest.mark.parametrize("images", [(2, 5), (6,), tuple(range(10))])
 @pytest.mark.parametrize("method", ["ssd", "pretrain", "retrain"])
-def test_a_model_that_answers_nan_has_blown_up(
-    run: Run, caplog: pytest.LogCaptureFixture, method: str, images: tuple[int, ...]
+def test_a_model_whose_answers_are_not_finite_has_diverged(
+    run: Run, caplog: pytest.LogCaptureFixture, method: str, images: tuple[int, ...], answer: float
 ) -> None:
-    diverged(run, "model", images, seconds=2.5, health={"blown_up": False, "relative_step": 3.0})
+    diverged(run, "model", images, answer, seconds=2.5, health={"blown_up": False, "relative_step": 3.0})
     with caplog.at_level("WARNING", "oneshui"):
         values, frame, _ = run.compute(method)
     assert values == {("all", "blown_up"): 1.0, ("all", "relative_step"): 3.0, ("all", "seconds"): 2.5}
     assert len(frame) == 3  # blown_up once, not a second time from the model's own health
-    assert "model.parquet: the model answers NaN" in caplog.text
+    assert "model.parquet: the model has diverged" in caplog.text
 
 
 def test_a_model_that_answers_nan_needs_no_reference(run: Run) -> None:
@@ -255,7 +258,7 @@ def test_nothing_is_written_when_something_is_wrong(run: Run) -> None:
     assert not (run.folder / "metrics.parquet").exists()
 
 
-@pytest.mark.parametrize(("module", "registry"), [("measure", False), ("report", True)])
+@pytest.mark.parametrize(("module", "registry"), [("measure_model", False), ("report", True)])
 def test_importing_the_stage_does_not_load_torch(module: str, registry: bool) -> None:
     code = (
         f"import sys, oneshui.stages.{module}; "

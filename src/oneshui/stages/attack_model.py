@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from oneshui.metrics.membership import likelihood_ratios, loss_scores, published
 from oneshui.metrics.queries import query_rows
 from oneshui.metrics.roc import auc
 from oneshui.metrics.roles import metric_rows
-from oneshui.paths import reference_of
+from oneshui.runs import Model, Run
 from oneshui.schemas import ATTACK, SCORES, SPLITS, read_arrow, read_table, write_table
 from oneshui.stages.rows import check_split, first_ids, ids_of
 
@@ -36,20 +36,20 @@ class AttackFiles:
         target: scores of the attacked model.
         references: scores of the reference models, that of the same seed first.
         splits: splits of each reference's seed, in the same order; the first are the attacked model's own.
-        seed: of the run.
+        run: dataset, request size and seed of the attacked model.
     """
 
-    target: str | Path
-    references: Sequence[str | Path]
-    splits: Sequence[str | Path]
-    seed: int
+    target: Path
+    references: Sequence[Path]
+    splits: Sequence[Path]
+    run: Run
 
 
 @dataclass(frozen=True)
 class _Losses:
     """Losses of a model by view: image ids (sorted) and losses."""
 
-    path: str | Path
+    path: Path
     views: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
     model: dict[str, Any]
 
@@ -78,7 +78,7 @@ class _Case:
         return np.isin(self.tested, self.members)
 
     def diverged(self) -> str:
-        """Return which model has blown up, or nothing."""
+        """Return which model has diverged, or nothing."""
         for name, losses in (("the attacked model", self.target), ("its reference", self.references[0])):
             if not np.isfinite(losses).all():
                 return f"the losses of {name} are not finite"
@@ -92,8 +92,7 @@ class _Case:
 
 
 def attack_model(
-    files: AttackFiles, output_path: str | Path, *, dataset: str, n: int, row: str, spec: Mapping[str, Any],
-    paired: AttackFiles | None,
+    files: AttackFiles, output_path: Path, *, model: Model, spec: Mapping[str, Any], paired: AttackFiles | None
 ) -> None:  # fmt: skip
     """Write what an attacker thinks of each forget and test image (schema ATTACK).
 
@@ -105,9 +104,7 @@ def attack_model(
         files: scores and splits.
         output_path: table to write. It is empty, with the reason under ``blown_up`` in its metadata, if the losses of a
             model are not finite.
-        dataset: name of the dataset.
-        n: size of the request.
-        row: the attacked model: pretrain, retrain, ceiling, or pretrain/METHOD.
+        model: that is attacked.
         spec: keys of ``AttackSpec``.
         paired: the same attack on another seed, on which ``offline_a`` is chosen if the spec says so.
 
@@ -116,9 +113,9 @@ def attack_model(
         ConfigError: a value of ``spec`` is out of range.
     """
     attack = AttackSpec.from_dict(spec)
-    case = _read_case(files, attack, dataset, n, row)
-    settings = {"attack": dict(spec), "dataset": dataset, "n": n, "seed": files.seed, "row": row}
-    chosen, reason = _offline_a(attack, paired, dataset, n, row)
+    case = _read_case(files, attack, model)
+    settings = {"attack": dict(spec), **asdict(files.run), "row": str(model)}
+    chosen, reason = _offline_a(attack, paired, model)
     reason = case.diverged() or reason
     if reason:
         logger.warning("%s: no attack: %s", files.target, reason)
@@ -143,7 +140,7 @@ def attack_model(
     write_table(output_path, frame, ATTACK, {**settings, "blown_up": ""})
 
 
-def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: int, row: str) -> tuple[float, str]:
+def _offline_a(attack: AttackSpec, paired: AttackFiles | None, model: Model) -> tuple[float, str]:
     """Return the configured weight, or the one that attacks the paired seed best, by AUC; of equals the smallest.
 
     The second value says why there is none, or is empty.
@@ -152,10 +149,10 @@ def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: 
         return float(attack.offline_a), ""
     if paired is None:
         raise DataError(f"attack: offline_a: {PAIRED_SEED} needs the scores of another seed, but none were given")
-    case = _read_case(paired, attack, dataset, n, row)
+    case = _read_case(paired, attack, model)
     reason = case.diverged()
     if reason:
-        return math.nan, f"offline_a cannot be chosen on seed {paired.seed}: {reason}"
+        return math.nan, f"offline_a cannot be chosen on seed {paired.run.seed}: {reason}"
 
     def value(a: float) -> float:
         scores = case.rmia(gamma=attack.gamma, a=a, combine=attack.combine)
@@ -164,16 +161,18 @@ def _offline_a(attack: AttackSpec, paired: AttackFiles | None, dataset: str, n: 
     return max(_OFFLINE_A, key=value), ""
 
 
-def _read_case(files: AttackFiles, attack: AttackSpec, dataset: str, n: int, row: str) -> _Case:
+def _read_case(files: AttackFiles, attack: AttackSpec, model: Model) -> _Case:
+    assert files.run.n is not None
     splits, split_meta = read_table(files.splits[0], SPLITS)
     target = _read_losses(files.target, attack)
     references = [_read_losses(path, attack) for path in files.references]
-    for losses, name in ((target, row), (references[0], reference_of(row))):
+    for losses, wanted in ((target, model), (references[0], model.reference)):
         check_split(losses.path, losses.model, files.splits[0], split_meta)
-        _check_model(losses, name, n, files.seed)
+        _check_model(losses, wanted, files.run)
     _check_alike(target, references[0])
-    rows = query_rows(splits, dataset=dataset, seed=files.seed, max_reference=attack.max_reference)
-    members = metric_rows(splits, n)["forget"]
+    run = files.run
+    rows = query_rows(splits, dataset=run.dataset, seed=run.seed, max_reference=attack.max_reference)
+    members = metric_rows(splits, files.run.n)["forget"]
     tested = np.concatenate([members, rows["test"]])
     asked = np.concatenate([tested, rows["reference"]])
     _check_present(target, asked, files.splits[0])
@@ -185,7 +184,7 @@ def _read_case(files: AttackFiles, attack: AttackSpec, dataset: str, n: int, row
     return _Case(members, tested, target.at(asked), loss, np.stack(usable), identity)
 
 
-def _read_losses(path: str | Path, attack: AttackSpec) -> _Losses:
+def _read_losses(path: Path, attack: AttackSpec) -> _Losses:
     """Return the losses at ``path``, which must answer what ``attack`` asks."""
     table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss"])
     views = {}
@@ -205,14 +204,12 @@ def _read_losses(path: str | Path, attack: AttackSpec) -> _Losses:
     return _Losses(path, views, dict(meta.get("model") or {}))
 
 
-def _check_model(losses: _Losses, row: str, n: int, seed: int) -> None:
-    """Refuse scores of another model than that of ``row``: a reference that saw the forget set would hide the leak."""
-    origin, _, method = row.partition("/")
-    wanted: dict[str, Any] = {"seed": seed} | ({"n": n} if row != "pretrain" else {})
-    wanted |= {"origin": origin, "method": method} if method else {"role": origin}
+def _check_model(losses: _Losses, model: Model, run: Run) -> None:
+    """Refuse scores of another model: a reference that saw the forget set would hide the leak."""
+    wanted: dict[str, Any] = {"seed": run.seed} | ({} if model.serves_every_n else {"n": run.n}) | model.header
     found = {key: losses.model.get(key) for key in wanted}
     if found != wanted:
-        raise DataError(f"{losses.path} is of another model than {row}: it has {found}, needed: {wanted}")
+        raise DataError(f"{losses.path} is of another model than {model}: it has {found}, needed: {wanted}")
 
 
 def _check_alike(target: _Losses, reference: _Losses) -> None:
@@ -225,7 +222,7 @@ def _check_alike(target: _Losses, reference: _Losses) -> None:
             )
 
 
-def _check_present(losses: _Losses, ids: npt.NDArray[np.int64], where: str | Path) -> None:
+def _check_present(losses: _Losses, ids: npt.NDArray[np.int64], where: Path) -> None:
     for view, (known, _) in losses.views.items():
         missing = np.setdiff1d(ids, known)
         if len(missing):
@@ -235,7 +232,7 @@ def _check_present(losses: _Losses, ids: npt.NDArray[np.int64], where: str | Pat
             )
 
 
-def _usable(losses: _Losses, splits_path: str | Path, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _usable(losses: _Losses, splits_path: Path, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Tell for which images another seed's reference stands for a model that has not seen them: all views, no training.
 
     Validation images of that seed count as seen: they chose its best epoch.

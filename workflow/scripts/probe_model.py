@@ -1,15 +1,13 @@
 from oneshui.job import running
-from oneshui.stages.refit import refit_attack
+from oneshui.stages.probe_model import probe_model
 
 with running(snakemake) as job:
-    refit_attack(
+    probe_model(
         job.input("features"),
         job.input("splits"),
         job.input("index"),
         job.output("refit"),
-        dataset=job.dataset,
-        n=job.n,
-        seed=job.seed,
-        row=job.params.row,
+        run=job.run,
+        model=job.model,
         spec=job.params.spec,
     )

@@ -1,10 +1,8 @@
 """Serving a request inside the isolated process (``oneshui.stages.unlearn`` starts it)."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
-
-from torch import nn
 
 from oneshui.config import changed_keys
 from oneshui.data.support import read_request
@@ -13,33 +11,42 @@ from oneshui.errors import ArtefactError, CheckpointError, DataError
 from oneshui.files import sha256_file, stored_px_of
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import Artefact, Support, UnlearningMethod
+from oneshui.methods.base import Artefact, UnlearningMethod
 from oneshui.models import Checkpoint, load_model, save_model
+from oneshui.runs import Model, Run
 from oneshui.schemas import read_meta
-from oneshui.seeds import seed_of
 from oneshui.stages.images import input_of
 
 
 def serve_request(
-    model_path: str | Path, request_path: str | Path, artefact_path: str | Path | None, output_path: str | Path, *,
-    method: str, origin: str, dataset: str, n: int, seed: int, spec: Mapping[str, Any], gpus: int, threads: int,
-    isolation: str,
+    model_path: str, request_path: str, artefact_path: str | None, output_path: str, *, run: Mapping[str, Any],
+    model: str, spec: Mapping[str, Any], gpus: int, threads: int, isolation: str,
 ) -> None:  # fmt: skip
-    """Unlearn the identities of a request with one photo of each; ``isolation`` goes into the metadata.
+    """Unlearn the people of a request with one photo of each. Arguments are plain values: they come through a pipe.
+
+    Args:
+        model_path: the start model.
+        request_path: the photos.
+        artefact_path: what the method kept, or None.
+        output_path: the unlearned model.
+        run: ``dataset``, ``n`` and ``seed``.
+        model: name of the model that is made (``oneshui.runs.Model``).
+        spec: ``kind`` and hyper-parameters of the method.
+        gpus: GPUs that the job was given.
+        threads: of the CPU.
+        isolation: what keeps this process from the data; goes into the header.
 
     Raises:
         ArtefactError: the artefact belongs to another model or method.
         DataError: the request was made for another model, or holds no photo.
     """
+    made, served = Model.of(model), Run(**run)
     unlearner: UnlearningMethod = make_method(spec)
     device = choose_device(gpus=gpus, threads=threads)
     checkpoint = load_model(model_path, device)
     _check_finite(model_path, checkpoint)
     stored_px = stored_px_of(checkpoint.metadata)
-    photos = read_request(
-        request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px
-    )  # fmt: skip
-    support = Support(**photos)
+    support = read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px)
     asked = read_meta(request_path).get("splits")
     if asked is not None and asked != checkpoint.metadata.get("splits"):
         raise DataError(
@@ -52,16 +59,13 @@ def serve_request(
         artefact, header = Artefact.load(artefact_path, device)
         _check_artefact(artefact_path, header, checkpoint, model_path, spec)
     with Cost(device) as cost:
-        result = unlearner.unlearn(checkpoint.model, support, artefact, seed=seed_of("method", dataset, n, seed))
-    health = dict(result.health)
-    if not _is_finite(result.model) or not health.get("relative_step", 0.0) <= 1:
-        health["blown_up"] = True
-        logger.warning(
-            "%s destroyed the model: its weights moved by more than their own length; lower its rate", method
-        )
+        result = unlearner.unlearn(checkpoint.model, support, artefact, seed=served.method_seed)
+    diagnostics = result.checked()
+    if diagnostics.get("blown_up"):
+        logger.warning("%s: the model has diverged. Lower the method's learning rate.", made.method)
     metadata = {
-        "method": method, "origin": origin, "spec": dict(spec), "dataset": dataset, "n": n, "seed": seed,
-        "health": health, "isolation": isolation, **cost.metadata(),
+        **made.header, "spec": dict(spec), **asdict(served), "health": diagnostics, "isolation": isolation,
+        **cost.metadata(),
         **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
         "stored_px": stored_px,
@@ -69,19 +73,15 @@ def serve_request(
     save_model(output_path, result.model, checkpoint.spec, metadata)
 
 
-def _is_finite(model: nn.Module) -> bool:
-    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
-
-
-def _check_finite(path: str | Path, checkpoint: Checkpoint) -> None:
-    if not _is_finite(checkpoint.model):
+def _check_finite(path: str, checkpoint: Checkpoint) -> None:
+    if not all(bool(value.isfinite().all()) for value in checkpoint.model.state_dict().values()):
         raise CheckpointError(
             f"{path} has weights that are not finite: nothing can be unlearned from it. Train it again."
         )
 
 
 def _check_artefact(
-    path: str | Path, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: str | Path,
+    path: str, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: str,
     spec: Mapping[str, Any],
 ) -> None:  # fmt: skip
     if header.get("model") != checkpoint.sha256:

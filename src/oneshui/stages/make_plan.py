@@ -13,10 +13,10 @@ from oneshui.planning.sizes import Size, size_of
 
 
 def make_plan(
-    rates_path: str | Path,
-    published_path: str | Path,
-    output_text: str | Path,
-    output_csv: str | Path,
+    rates_path: Path,
+    published_path: Path,
+    output_text: Path,
+    output_csv: Path,
     *,
     config: Mapping[str, Any],
     counted: Mapping[str, tuple[int, int]],

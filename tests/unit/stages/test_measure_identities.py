@@ -12,8 +12,10 @@ import pytest
 from oneshui.errors import ConfigError, DataError
 from oneshui.metrics.accuracy import mean_average_precision
 from oneshui.metrics.queries import query_rows
+from oneshui.runs import Model
+from oneshui.runs import Run as Which
 from oneshui.schemas import FEATURES, IDENTITIES, INDEX, SCORES, SPLITS, read_table, write_table
-from oneshui.stages.identities import measure_identities
+from oneshui.stages.measure_identities import measure_identities
 
 MODELS = ("target", "pretrain", "retrain")
 IDS = np.arange(40)
@@ -78,7 +80,7 @@ class Run:
 
     def measure(self, n: int = 2, max_reference: int = 40) -> tuple[pd.DataFrame, dict[str, Any]]:
         paths = [self.folder / f"{name}.parquet" for name in (*MODELS, "features", "splits", "index", "identities")]
-        measure_identities(*paths, dataset="toy", n=n, seed=0, row="pretrain/mine", max_reference=max_reference)
+        measure_identities(*paths, run=Which("toy", n, 0), model=Model("pretrain", "mine"), max_reference=max_reference)
         return read_table(paths[-1], IDENTITIES)
 
     def distances(self, retain: dict[int, list[int]]) -> dict[int, float]:

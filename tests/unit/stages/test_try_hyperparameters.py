@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oneshui.data.images import ImageSet
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.methods.base import Artefact, Support, Unlearned
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, save_model
+from oneshui.runs import DataFiles
+from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
-from oneshui.stages.data import split_identities
-from oneshui.stages.rank import select_hyperparameters
-from oneshui.stages.select import try_hyperparameters
+from oneshui.sets import ImageSet
+from oneshui.stages.select_hyperparameters import select_hyperparameters
+from oneshui.stages.split_identities import split_identities
+from oneshui.stages.try_hyperparameters import try_hyperparameters
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -45,7 +47,7 @@ class Run:
         write_table(self.path("index.parquet"), frame, INDEX, {"task": task.kind, "classes": list(task.classes)})
         np.save(self.path("images.npy"), draw.integers(0, 256, (160, 3, 16, 16), dtype=np.uint8))
         split = {"train": 0.6, "val": 0.2, "n_ranked": 4, "min_images_first": 4, "min_images": 2, "dedup": False}
-        split_identities(self.path("index.parquet"), self.path("splits.parquet"), dataset="toy", seed=0, spec=split)
+        split_identities(self.path("index.parquet"), self.path("splits.parquet"), run=Which("toy", None, 0), spec=split)
         self.splits, meta = read_table(self.path("splits.parquet"), SPLITS)
         spec = ModelSpec("resnet10t", task, 16, 0.5, 0.5, {"channels": (4, 4, 4, 4), "stem_width": 4})
         with torch.random.fork_rng():
@@ -59,9 +61,11 @@ class Run:
         return set(self.splits.loc[self.splits["role"] == role, "image_id"])
 
     def try_(self, grid: dict[str, Any], n: int = 2, output: str = "trials.csv") -> pd.DataFrame:
-        files = (self.path(name) for name in ("model.safetensors", "index.parquet", "images.npy", "splits.parquet"))
-        try_hyperparameters(*files, self.path(output), dataset="toy", n=n, seed=0, spec=SPEC, grid=grid,
-                            n_requests=N_REQUESTS, device=CPU)  # fmt: skip
+        data = DataFiles(*(self.path(name) for name in ("index.parquet", "images.npy", "splits.parquet")))
+        try_hyperparameters(
+            self.path("model.safetensors"), data, self.path(output), run=Which("toy", n, 0), spec=SPEC, grid=grid,
+            n_requests=N_REQUESTS, device=CPU,
+        )  # fmt: skip
         return pd.read_csv(self.path(output))
 
 
@@ -238,4 +242,4 @@ def test_doing_nothing_may_be_best(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level("INFO", "oneshui"):
         select_hyperparameters([write_trials(tmp_path / "0.csv", 0, rows)], tmp_path / "ranking.csv")
     assert pd.read_csv(tmp_path / "ranking.csv")["score"].tolist() == [0.9, 0.5]
-    assert "doing nothing, score 0.9000" in caplog.text
+    assert "the original model, not unlearned, score 0.9000" in caplog.text

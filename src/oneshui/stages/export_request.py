@@ -1,0 +1,34 @@
+"""The photos of the people who ask."""
+
+from pathlib import Path
+
+import numpy as np
+
+from oneshui.data.request import build_request, build_wrong_photos
+from oneshui.runs import DataFiles, Run
+from oneshui.schemas import INDEX, REQUEST, SPLITS, read_table, write_table
+
+
+def export_request(data: DataFiles, output_path: Path, *, run: Run, wrong_photos: bool) -> None:
+    """Write the request of the first ``run.n`` ranked identities: one photo each, its bytes inside.
+
+    Args:
+        data: images of the run.
+        output_path: request to write.
+        run: dataset, request size and seed.
+        wrong_photos: put photos of other people in their place: the control that shows whether the photo matters.
+
+    Raises:
+        ConfigError: fewer than ``run.n`` identities are ranked.
+    """
+    assert run.n is not None
+    index, meta = read_table(data.index, INDEX)
+    frame, split_meta = read_table(data.splits, SPLITS)
+    pixels = np.load(data.images, mmap_mode="r", allow_pickle=False)
+    if wrong_photos:
+        request = build_wrong_photos(index, frame, pixels, run.n, dataset=run.dataset, seed=run.seed)
+    else:
+        request = build_request(index, frame, pixels, run.n)
+    kept = {key: meta[key] for key in ("task", "classes", "dataset")}
+    kept |= {"n": run.n, "seed": run.seed, "splits": split_meta["content"], "wrong_photos": wrong_photos}
+    write_table(output_path, request, REQUEST, kept)

@@ -1,0 +1,51 @@
+"""Before the discard line: what a method keeps of the training data."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oneshui.devices import Cost
+from oneshui.errors import ConfigError
+from oneshui.methods import artefact_spec, make_method
+from oneshui.methods.base import UnlearningMethod
+from oneshui.runs import DataFiles, Model, Run
+from oneshui.stages.images import open_trained
+
+
+def precompute_artefact(
+    model_path: Path, data: DataFiles, output_path: Path, *, run: Run, model: Model, spec: Mapping[str, Any],
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Write what a method keeps of the training data of its start model, for later requests of ``run.n`` people.
+
+    The training data of a retrained model is D_r: an attack's reference must not learn of the forget set by way of an
+    artefact either.
+
+    Args:
+        model_path: the start model.
+        data: images of the run.
+        output_path: artefact to write.
+        run: dataset, request size and seed.
+        model: the model that the method will make.
+        spec: ``kind`` and hyper-parameters of the method.
+        device: where to compute.
+
+    Raises:
+        CheckpointError: the start model was trained on other splits.
+        ConfigError: the method keeps nothing.
+    """
+    checkpoint, images = open_trained(model_path, data, device)
+    unlearner: UnlearningMethod = make_method(spec)
+    train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
+    with Cost(device) as cost:
+        artefact = unlearner.precompute(checkpoint.model, train, val, seed=run.method_seed)
+    if artefact is None:
+        raise ConfigError(f"method {model.method} keeps no artefact; unlearn it directly")
+    header = {
+        "method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run),
+        **cost.metadata(),
+    }  # fmt: skip
+    artefact.save(output_path, header)
