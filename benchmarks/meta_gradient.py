@@ -24,11 +24,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ValidationReference
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet
 
 #: variant -> (jvp, cut into micro-batches)
 VARIANTS = {

@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from oneshui import scoring
 from oneshui.methods import outer
-from oneshui.methods.base import Support
 from oneshui.methods.jit import JiT
 from oneshui.methods.metaloss import Backbone, SupportBatch
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import Support
 from oneshui.training import Trainer
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from oneshui.methods import params
-from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Rebuild, Unlearned, parameters_of, relative_change
 from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet
 
 
 class BadTeacher(params.BadTeacher):

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from oneshui.diagnostics import has_diverged
 from oneshui.errors import ArtefactError, DataError
-from oneshui.sets import ImageSet as ImageSet
-from oneshui.sets import Support as Support
+from oneshui.sets import ImageSet, Support
 from oneshui.tensors import load_tensors, save_tensors
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneshui.methods.base import ImageSet
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 from oneshui.tensors import cut
 

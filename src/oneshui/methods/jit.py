@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
+from oneshui.sets import ImageSet, Support
 
 
 class JiT(params.JiT):

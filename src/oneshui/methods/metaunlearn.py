@@ -22,22 +22,19 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from oneshui.diagnostics import has_diverged, is_saturated
 from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.log import logger
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned
+from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
+from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 from oneshui.tensors import upload
-
-#: below float32's resolution a step changes no weight
-_SATURATED_STEP = 1e-7
-#: drop of the validation measure under the unlearned model that counts as destroying it
-_BLOWN_UP_DROP = 0.1
 
 
 @dataclass
@@ -111,16 +108,16 @@ class MetaUnlearn(params.MetaUnlearn):
                     outer = self._outer(backbone, train, val, request, reference, draw)
                     history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
                 _log_epoch(epoch, history)
-        health = self._health(backbone, meta_loss, history, reference, val, support)
-        if health["saturated"]:
-            logger.warning("metaunlearn: h_phi saturated: its gradient vanished, unlearning will change nothing")
-        if health["blown_up"]:
-            logger.warning("metaunlearn: the unlearning step destroys the model; lower inner_lr or lr")
+        found = self._diagnose(backbone, meta_loss, history, reference, val, support)
+        if found["saturated"]:
+            logger.warning("metaunlearn: saturated: the gradient of h_phi vanished, so unlearning will change nothing")
+        if found["blown_up"]:
+            logger.warning("metaunlearn: diverged: the unlearning step destroys the model. Lower inner_lr or lr.")
         sizes = {"n_outputs": train.task.n_outputs, "n_features": _n_features(backbone, train)}
         tensors = {f"phi.{name}": value for name, value in meta_loss.state_dict().items()}
-        return Artefact({**tensors, "identities": identities}, {**sizes, "health": health, "history": history})
+        return Artefact({**tensors, "identities": identities}, {**sizes, "health": found, "history": history})
 
-    def _health(
+    def _diagnose(
         self, backbone: Backbone, meta_loss: MetaLoss, history: list[dict[str, float]], reference: ValidationReference,
         val: ImageSet, support: SupportBatch,
     ) -> dict[str, float | bool]:  # fmt: skip
@@ -133,8 +130,8 @@ class MetaUnlearn(params.MetaUnlearn):
         relative_step = float(np.median([entry["relative_step"] for entry in last]))
         finite = all(entry["finite"] for entry in last) and bool(logits.isfinite().all())
         return {
-            "saturated": relative_step < _SATURATED_STEP,
-            "blown_up": not finite or drop > _BLOWN_UP_DROP,
+            "saturated": is_saturated(relative_step),
+            "blown_up": has_diverged(finite=finite, relative_step=relative_step, lost=drop),
             "relative_step": relative_step,
             "val_drop": drop,
         }
@@ -258,16 +255,19 @@ class MetaUnlearn(params.MetaUnlearn):
             for name, parameter in result.named_parameters():
                 parameter.copy_(moved[name])
         trained, relative_step = artefact.metadata.get("health", {}), float(step.relative_step)
-        health: dict[str, float | bool] = {
+        found: dict[str, float | bool] = {
             "mean_h": float(step.mean_h),
             "relative_step": relative_step,
-            "saturated": relative_step < _SATURATED_STEP,
-            "blown_up": bool(trained.get("blown_up", False)) or not math.isfinite(relative_step),
+            "saturated": is_saturated(relative_step, trained.get("relative_step", 0.0)),
+            "blown_up": bool(trained.get("blown_up", False)) or has_diverged(relative_step=relative_step),
             "unknown_identities": float((rows < 0).sum()),
         }
-        if health["saturated"]:
-            logger.warning("metaunlearn: the step is below float32's resolution: the model is unchanged (saturated)")
-        return Unlearned(result, health)
+        if found["saturated"]:
+            logger.warning(
+                "metaunlearn: saturated: the relative step is %.2g, of simulated requests it was %.2g: nothing was "
+                "forgotten", relative_step, trained.get("relative_step", math.nan),
+            )  # fmt: skip
+        return Unlearned(result, found)
 
     def _restore(self, artefact: Artefact, support: Support) -> tuple[MetaLoss, Tensor]:
         """Return h_phi in evaluation mode and the identity rows of the request (-1 where unknown)."""

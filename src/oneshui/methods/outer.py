@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneshui.errors import DataError
-from oneshui.methods.base import ImageSet
 from oneshui.methods.distillation import kl_divergence
 from oneshui.methods.metaloss import Backbone
 from oneshui.metrics.measure import measure
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}

@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from oneshui.errors import ArtefactError, ConfigError
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
 from oneshui.schedule import cosine
+from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
 #: keeps -log(1 - p) finite (published)

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from oneshui.errors import DataError
 from oneshui.methods import params
-from oneshui.methods.base import ImageSet, Rebuild, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Rebuild, Unlearned, parameters_of, relative_change
 from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 from oneshui.tensors import upload
 

@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneshui.errors import ArtefactError
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, ImageSet, Support, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
+from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
 

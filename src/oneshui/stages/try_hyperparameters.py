@@ -18,14 +18,14 @@ from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method, needs_of
-from oneshui.methods.base import Artefact, Support, Unlearned
+from oneshui.methods.base import Artefact, Unlearned
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
 from oneshui.models import Checkpoint
 from oneshui.runs import DataFiles, Run
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
-from oneshui.sets import ImageSet
+from oneshui.sets import ImageSet, Support
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.unlearn_with_data import rebuilder
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from oneshui.methods.base import ImageSet
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 TASKS = {
@@ -38,6 +38,11 @@ def make_set(n: int, task: Task, seed: int) -> ImageSet:
     images = torch.randn(n, 3, 32, 32, generator=draw, dtype=torch.float64)
     size, most = ((n, task.n_outputs), 2) if task.kind == "multilabel" else ((n,), task.n_outputs)
     return ImageSet.of_inputs(images, torch.randint(most, size, generator=draw), task, torch.arange(n))
+
+
+def inputs_of(images: ImageSet) -> Tensor:
+    """Return all inputs of a set, in order."""
+    return images.images(torch.arange(len(images)))
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -15,10 +15,10 @@ import yaml
 
 from oneshui.errors import ConfigError
 from oneshui.methods import make_method, needs_of
-from oneshui.methods.base import ImageSet, Support
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.networks import problems_of
 from oneshui.planning.networks import key_of
+from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
 ROOT = Path(__file__).parents[3]

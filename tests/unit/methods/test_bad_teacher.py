@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from oneshui.errors import ConfigError
 from oneshui.methods.bad_teacher import BadTeacher
-from oneshui.methods.base import ImageSet, Unlearned
+from oneshui.methods.base import Unlearned
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 METHOD = BadTeacher(
@@ -80,7 +81,7 @@ class Case:
     def assert_direct(self, method: BadTeacher, seed: int = 0) -> None:
         result, wanted = self.ours(method, seed), self.direct(method, seed)
         assert_moved_alike(self.start, result.model, wanted)
-        assert result.health == {"relative_step": pytest.approx(length_ratio(self.start, wanted), rel=1e-9)}
+        assert result.diagnostics == {"relative_step": pytest.approx(length_ratio(self.start, wanted), rel=1e-9)}
         assert not any(module.training for module in result.model.modules())
         assert all(torch.equal(value, self.start[name]) for name, value in self.model.state_dict().items())
 
@@ -129,7 +130,7 @@ def test_ignorant_teacher_is_built_once_from_the_named_seed(seed: int) -> None:
 
 
 def test_crop_scale_reaches_the_image_set() -> None:
-    with pytest.raises(ConfigError, match=r"crop_scale = \[0\.5, 1\.0\]: ready-made tensors"):
+    with pytest.raises(ConfigError, match=r"crop_scale = \[0\.5, 1\.0\]: ready-made inputs"):
         Case("vit", "multilabel").ours(dataclasses.replace(METHOD, crop_scale=(0.5, 1.0)))
 
 

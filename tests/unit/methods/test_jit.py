@@ -20,8 +20,8 @@ from tests.unit.methods.direct import (
 from torch import Tensor, nn
 
 from oneshui.errors import ConfigError
-from oneshui.methods.base import Support
 from oneshui.methods.jit import JiT
+from oneshui.sets import Support
 from oneshui.tasks import Task
 
 METHOD = JiT(lr=0.02, noise_std=0.6, n_samples=3, batch_size=64)
@@ -71,8 +71,8 @@ def test_each_batch_takes_one_step_down_its_own_slope(net: str, kind: str, batch
     wanted, losses = direct_jit(model, support.images, method, seed=3)
     assert len(losses) == (1 if batch_size == 64 else 3)
     assert_moved_alike(start, result.model, wanted)
-    assert result.health["slope"] == pytest.approx(sum(losses) / len(losses), rel=1e-9)
-    assert result.health["relative_step"] == pytest.approx(length_ratio(start, wanted), rel=1e-9)
+    assert result.diagnostics["slope"] == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    assert result.diagnostics["relative_step"] == pytest.approx(length_ratio(start, wanted), rel=1e-9)
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
@@ -123,7 +123,7 @@ def test_a_photo_of_one_colour_changes_nothing(net: str) -> None:
     grey = torch.full((1, 3, 32, 32), 0.3, dtype=torch.float64)
     result = METHOD.unlearn(model, Support(grey, torch.ones(1, 5), torch.tensor([0]), task), None, seed=0)
     assert same_weights(result.model, model)
-    assert result.health == {"relative_step": 0.0, "slope": 0.0}
+    assert result.diagnostics == {"relative_step": 0.0, "slope": 0.0}
 
 
 def test_seed_decides_the_weights() -> None:

@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.unit.methods.direct import make_set
+from tests.unit.methods.direct import inputs_of, make_set
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, validation_reference
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 N_SUPPORT, N_FORGET, N_VAL, N_RETAIN, PX = 5, 7, 6, 9, 32
@@ -126,10 +126,10 @@ class Case:
         draw, total = np.random.default_rng(7), torch.zeros((), dtype=torch.float64)
         for rows in torch.arange(N_FORGET).split(self.method.batch_size):
             retain = self.retain.subset(torch.from_numpy(draw.permutation(N_RETAIN)[: self.method.batch_size]))
-            kept = self._outputs(theta, retain.pixels)[1]
+            kept = self._outputs(theta, inputs_of(retain))[1]
             loss = self.task.losses(kept, retain.labels).mean()
             away = 16 * self._kl(self._outputs(theta, self.forget.pixels[rows])[1], self.forget.pixels[rows])
-            part = -away + 0.001 * 16 * self._kl(kept, retain.pixels) + 0.99 * loss
+            part = -away + 0.001 * 16 * self._kl(kept, inputs_of(retain)) + 0.99 * loss
             total = total + part * len(rows) / N_FORGET
         return total
 
@@ -144,7 +144,7 @@ class Case:
         return (p * (p / q).log()).sum(1).mean()
 
     def _weighted(self, theta: dict[str, Tensor], images: ImageSet) -> Tensor:
-        _, logits = self._outputs(theta, images.pixels)
+        _, logits = self._outputs(theta, inputs_of(images))
         loss = self.task.losses(logits, images.labels).mean()
         return loss * (1 - self._measure(logits, images.labels)) if self.method.accuracy_weight else loss
 

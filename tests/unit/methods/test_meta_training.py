@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.methods.direct import TASKS, assert_moved_alike, direct_kl, direct_loss, weights
+from tests.unit.methods.direct import TASKS, assert_moved_alike, direct_kl, direct_loss, inputs_of, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneshui.methods.base import ImageSet
 from oneshui.methods.metaloss import MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import InnerStep, MetaUnlearn
 from oneshui.methods.simulation import simulate_requests
 from oneshui.seeds import seed_of, stream
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 SEED, N_FEATURES, N_VAL = 11, 6, 9
@@ -145,7 +145,7 @@ def direct_measure(logits: Tensor, labels: Tensor, kind: str) -> float:
 
 def weighted_loss(theta: dict[str, Tensor], images: ImageSet) -> Tensor:
     """Return the mean loss times one minus accuracy or mAP, which is a constant."""
-    _, logits = outputs(theta, images.pixels)
+    _, logits = outputs(theta, inputs_of(images))
     kind = images.task.kind
     return (1 - direct_measure(logits, images.labels, kind)) * direct_loss(logits, images.labels, kind)
 
@@ -168,7 +168,7 @@ def scrub(theta: dict[str, Tensor], moved: dict[str, Tensor], forget: ImageSet, 
     total, kind = torch.zeros(()), forget.task.kind
     for rows in torch.arange(len(forget)).split(batch_size):
         kept = retain.subset(torch.from_numpy(draw.permutation(len(retain))[:batch_size]))
-        pairs = [(outputs(moved, x)[1], outputs(theta, x)[1].detach()) for x in (forget.pixels[rows], kept.pixels)]
+        pairs = [(outputs(moved, x)[1], outputs(theta, x)[1].detach()) for x in (forget.images(rows), inputs_of(kept))]
         away, near = (16 * direct_kl(student, teacher, kind, "task", 4.0) for student, teacher in pairs)
         part = -away + 0.001 * near + 0.99 * direct_loss(pairs[1][0], kept.labels, kind)
         total = total + part * len(rows) / len(forget)

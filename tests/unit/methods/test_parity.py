@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oneshui.methods.bad_teacher import BadTeacher
-from oneshui.methods.base import ImageSet, Support
 from oneshui.methods.jit import JiT
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
@@ -22,6 +21,7 @@ from oneshui.methods.pgu import PGU, input_grams
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
 GOLDEN = Path(os.environ.get("ONESHUI_GOLDEN") or Path(__file__).parents[2] / "golden")

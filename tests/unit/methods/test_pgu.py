@@ -14,8 +14,9 @@ from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdCon
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError
-from oneshui.methods.base import Artefact, Support
+from oneshui.methods.base import Artefact
 from oneshui.methods.pgu import PGU, Products, input_grams
+from oneshui.sets import Support
 from oneshui.tasks import Task
 
 METHOD = PGU(lr=0.05, epochs=3, gamma=0.7, entropy_weight=0.3, spectrum="clamp", batch_size=2, micro_batch=3)
@@ -257,8 +258,8 @@ def test_only_weights_move_and_off_what_training_uses(net: str, kind: str, chang
         for part, u in zip(moved.chunk(len(of)), of, strict=True):
             assert float((part.flatten(1) @ torch.from_numpy(u)).norm()) <= 1e-9 * float(moved.norm())
     kept, size = (sum(u.shape[axis] for of in bases.values() for u in of) for axis in (1, 0))
-    assert result.health["protected_frac"] == pytest.approx(kept / size, rel=1e-9)
-    assert result.health["relative_step"] == pytest.approx(length_ratio(start, wanted), rel=1e-9)
+    assert result.diagnostics["protected_frac"] == pytest.approx(kept / size, rel=1e-9)
+    assert result.diagnostics["relative_step"] == pytest.approx(length_ratio(start, wanted), rel=1e-9)
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 

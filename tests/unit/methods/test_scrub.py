@@ -24,9 +24,10 @@ from tests.unit.methods.direct import (
 from torch import nn
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.methods.base import ImageSet, Unlearned
+from oneshui.methods.base import Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.seeds import seed_of
+from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
 METHOD = SCRUB(
@@ -74,7 +75,7 @@ def assert_direct(method: SCRUB, net: str, kind: str, seed: int = 0) -> None:
     result = unlearned(method, model, forget, retain, seed)
     wanted = direct_scrub(method, model, forget, retain, seed)
     assert_moved_alike(start, result.model, wanted)
-    assert result.health == {"relative_step": pytest.approx(length_ratio(start, wanted), rel=1e-9)}
+    assert result.diagnostics == {"relative_step": pytest.approx(length_ratio(start, wanted), rel=1e-9)}
     assert not any(module.training for module in result.model.modules())
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
@@ -134,7 +135,7 @@ def test_teacher_answers_in_evaluation_mode() -> None:
 def test_crop_scale_reaches_the_image_set() -> None:
     task = TASKS["multilabel"]
     method = dataclasses.replace(METHOD, crop_scale=(0.5, 1.0))
-    with pytest.raises(ConfigError, match=r"crop_scale = \[0\.5, 1\.0\]: ready-made tensors"):
+    with pytest.raises(ConfigError, match=r"crop_scale = \[0\.5, 1\.0\]: ready-made inputs"):
         unlearned(method, make_net("vit", task), *sets_of(task))
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneshui.errors import ArtefactError, ConfigError
-from oneshui.methods.base import Artefact, Support
+from oneshui.methods.base import Artefact
 from oneshui.methods.ssd import SSD
+from oneshui.sets import Support
 from oneshui.tasks import Task
 
 METHOD = SSD(selection=1.5, dampening=0.4, fisher="image", batch_size=4, micro_batch=3)
@@ -93,7 +94,7 @@ def test_parameters_are_dampened_by_the_formula(net: str, kind: str) -> None:
         damped, total = damped + int(chosen.sum()), total + chosen.numel()
     assert 0 < damped < total
     # the 32 biases of the keys may fall either way: their gradients are rounding alone
-    assert result.health["damped_frac"] == pytest.approx(damped / total, abs=32 / total)
+    assert result.diagnostics["damped_frac"] == pytest.approx(damped / total, abs=32 / total)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.methods.base import Artefact, Support, Unlearned
+from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, save_model
 from oneshui.runs import DataFiles
 from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
-from oneshui.sets import ImageSet
+from oneshui.sets import ImageSet, Support
 from oneshui.stages.select_hyperparameters import select_hyperparameters
 from oneshui.stages.split_identities import split_identities
 from oneshui.stages.try_hyperparameters import try_hyperparameters
