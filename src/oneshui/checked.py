@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from functools import wraps
 from typing import Annotated, Any, ClassVar, NotRequired, Self, TypeVar, cast, dataclass_transform, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
@@ -113,6 +113,8 @@ def read(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
 def arguments(cls: type[Any], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the values with which to call a plain dataclass, checked against its annotations.
 
+    Types that JSON cannot hold are not checked.
+
     Raises:
         ConfigError: as ``read``.
     """
@@ -120,13 +122,22 @@ def arguments(cls: type[Any], raw: Mapping[str, Any], where: str) -> dict[str, A
     known = {}
     for field in fields(cls):
         if field.init:
+            hint = hints[field.name] if _is_of_json(hints[field.name]) else Any
             needed = field.default is MISSING and field.default_factory is MISSING
-            known[field.name] = hints[field.name] if needed else NotRequired[hints[field.name]]
+            known[field.name] = hint if needed else NotRequired[hint]
     typed: Any = TypedDict  # its names are known only now
     keys = typed(cls.__name__, known)
     keys.__pydantic_config__ = STRICT
     adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(keys)
     return _validated(adapter, raw, where)
+
+
+def _is_of_json(hint: Any) -> bool:
+    try:
+        TypeAdapter(hint, config=STRICT).json_schema()
+    except PydanticUserError:
+        return False
+    return True
 
 
 def _validated(adapter: TypeAdapter[T], raw: Any, where: str) -> T:

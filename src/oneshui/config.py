@@ -172,6 +172,7 @@ class TrainSpec(Spec):
         return self
 
 
+_REFIT_C = "inverse strength of the linear probe's L2 penalty"
 _REFERENCES = "images of people who never ask, at most; they stand for the population"
 
 
@@ -210,18 +211,18 @@ class AttackSpec(Spec):
 
 
 @checked("attack")
-class RefitSpec(Spec):
+class ProbeSpec(Spec):
     """The linear probe (docs/metrics.md)."""
 
     max_reference: Count = Field(description=_REFERENCES)
-    refit_c: Positive = Field(description="inverse strength of the linear probe's L2 penalty")
+    refit_c: Positive = Field(description=_REFIT_C)
 
 
 @checked("attack")
 class Attack(AttackSpec):
     """The whole section ``attack``."""
 
-    refit_c: Positive = Field(description="inverse strength of the linear probe's L2 penalty")
+    refit_c: Positive = Field(description=_REFIT_C)
 
 
 @checked("methods")

@@ -142,6 +142,22 @@ def test_an_annotation_of_a_plain_dataclass_can_say_more() -> None:
         arguments(Own, {"form": "a", "made": 1}, "own")
 
 
+class Machine:
+    """Not of JSON."""
+
+
+def test_a_type_that_no_configuration_can_hold_is_not_checked() -> None:
+    @dataclass
+    class Own:
+        lr: float
+        machine: Machine | None = None
+        other: Inner = None  # type: ignore[assignment]
+
+    assert arguments(Own, {"lr": 1.0, "machine": "cpu", "other": {"a": 1}}, "own")["machine"] == "cpu"
+    with pytest.raises(ConfigError, match=r"^own: lr = 'x', allowed: a number \(a number in YAML"):
+        arguments(Own, {"lr": "x"}, "own")
+
+
 @checked("inner")
 class Inner(Spec):
     low: Count

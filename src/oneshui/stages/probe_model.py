@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from oneshui.config import RefitSpec
+from oneshui.config import ProbeSpec
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
@@ -36,13 +36,13 @@ def probe_model(
         output_path: table to write.
         run: dataset, request size and seed.
         model: whose features they are.
-        spec: keys of ``RefitSpec``.
+        spec: keys of ``ProbeSpec``.
 
     Raises:
         DataError: the files do not belong together, or all images to train on have one class.
     """
     assert run.n is not None
-    settings = RefitSpec.from_dict(spec)
+    settings = ProbeSpec.from_dict(spec)
     splits, split_meta = read_table(splits_path, SPLITS)
     labels, task, classes = read_labels(index_path)
     features, made = read_features(features_path)

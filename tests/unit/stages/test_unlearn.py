@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
-from oneshui.methods import artefact_spec, make_method
+from oneshui.methods import METHODS, artefact_spec, make_method
 from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
@@ -216,7 +216,7 @@ def test_request_that_names_no_split_is_taken(run: Run) -> None:
     [
         (
             {"kind": "forget_everything"},
-            "method kind 'forget_everything' is unknown, allowed: bad_teacher, jit, metaunlearn, pgu, scrub, ssd",
+            f"method kind 'forget_everything' is unknown, allowed: {', '.join(METHODS)}, or your own module:Class",
         ),
         ({"kind": None}, "method kind None is unknown"),
         ({"alpha": 1.0}, "ssd: unknown key alpha; allowed: selection, dampening"),
