@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but itself, made from tables, attacks, curves and splits.
+"""The report: one page that needs nothing but itself, made from tables, attacks, curves, identities and splits.
 
 ``render`` is a pure function of its inputs: same inputs, same bytes. The page's policy forbids its reader's browser to
 load anything, and to run or apply any script or style but those that ``render`` puts in (by their hashes): a script in
@@ -8,44 +8,41 @@ a title would not run even if it were not escaped.
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
-from string import Template
 from typing import Any
 
 import pandas as pd
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from oneshui import __version__
 from oneshui.config import TRAINED
 from oneshui.errors import ConfigError, DataError
 from oneshui.paths import origin_and_method
+from oneshui.report import explorer
 from oneshui.report.attacks import POOLED
-from oneshui.report.cells import blocks_of
-from oneshui.report.page_charts import method_colours
-from oneshui.report.page_html import Markup, join, signed, table, tag
-from oneshui.report.page_identities import explorer, identity_points
-from oneshui.report.page_roc import COMPARED, roc_section
-from oneshui.report.page_tables import (
-    attack_seeds,
-    attack_table,
-    check_attacks,
-    control_table,
-    cost_table,
-    forest,
-    result_tables,
-)
-from oneshui.report.reading import Finding, about_seeds, reading
-from oneshui.report.style import block_name, method_name
-from oneshui.report.tables import COLUMNS, COSTS
+from oneshui.report.columns import COLUMNS, MISSING, NAMES, cards
+from oneshui.report.figures import identities, roc
+from oneshui.report.figures.save import image_of
+from oneshui.report.figures.tow import tow_gains
+from oneshui.report.numbers import Numbers, index_attacks
+from oneshui.report.style import display_name, setting_name
+from oneshui.report.tables import settings_of
+from oneshui.report.verdict import verdict
+from oneshui.report.write import Cell, Grid, ablation, grid, name_of, note_of, unit_of, warnings_of
 
-Tables = Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
+Item = Mapping[str, Any]
 
-_ROC_COLUMNS = ("dataset", "n", "row", "fpr", "tpr", "low", "high")
 #: values of the configuration that name a place on the machine
 _PLACE = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\|file:)")
+#: percentage points that a rounded table may differ from the summary of its attacks
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,9 @@ class Inputs:
     """What a report is made from.
 
     Attributes:
-        tables: by name, in the order of the page; columns ``oneshui.report.tables.COLUMNS``, numbers in percent.
+        tables: by name, in the order of the page; columns ``oneshui.report.columns.NAMES``, numbers in percent.
         attacks: by name of the table; columns ``oneshui.report.attacks.COLUMNS``, fractions.
-        roc: by name of the figure; columns dataset, n, row, fpr, tpr, low, high; fractions.
+        roc: by name of the figure; columns ``oneshui.report.figures.roc.COLUMNS``, fractions.
         identities: tables of schema IDENTITIES with their metadata.
         splits: tables of schema SPLITS with their metadata.
         config: the whole configuration.
@@ -67,12 +64,43 @@ class Inputs:
     tables: Mapping[str, pd.DataFrame]
     attacks: Mapping[str, pd.DataFrame]
     roc: Mapping[str, pd.DataFrame]
-    identities: Tables
-    splits: Tables
+    identities: explorer.Tables
+    splits: explorer.Tables
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Sequence[tuple[str, str]]
     machine: str
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(seed) for seed in self.config["seeds"]]
+
+    def spec(self, name: str) -> Mapping[str, Any]:
+        """Return the configuration of a table."""
+        spec: Mapping[str, Any] = self.config["tables"][name]
+        return spec
+
+    def decimals(self, name: str) -> int:
+        return int(self.spec(name).get("decimals", 1))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items of a section under a heading; ``kind`` is a class of the style sheet."""
+
+    title: str
+    items: Sequence[Item]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; one without parts is left out."""
+
+    id: str
+    title: str
+    lead: str
+    parts: Sequence[Part]
 
 
 def render(inputs: Inputs) -> str:
@@ -83,33 +111,60 @@ def render(inputs: Inputs) -> str:
         DataError: a table lacks columns, or files contradict each other.
     """
     _check(inputs)
-    points = identity_points(inputs.identities)
-    labels = _labels(inputs, [*points["method"].unique(), *_roc_methods(inputs), *COMPARED])
-    methods = [name for name in labels if (points["method"] == name).any()]
-    variables, style = method_colours(list(labels))
-    seeds = [int(seed) for seed in inputs.config["seeds"]]
-    style = _resource("page.css") + style
-    script = _resource("page.js")
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
-    return Template(_resource("page.html")).substitute(
+    points = explorer.identity_points(inputs.identities)
+    labels = _labels(inputs, list(points["method"].unique()))
+    shown = {name: label for name, label in labels.items() if (points["method"] == name).any()}
+    settings = explorer.settings_in(points, [key for table in inputs.tables.values() for key, _ in settings_of(table)])
+    content, left_out = explorer.chart(points, settings=settings, labels=shown) if len(points) else ("", 0)
+    sections = [
+        Section("summary", "Summary", "", _summary(inputs)),
+        Section("tables", "Tables", "", _tables(inputs)),
+        Section("attacks", "Attacks", "Can an attacker tell forget images from images that no model saw?",
+                _attacks(inputs, labels)),
+        Section("controls", "Controls", "Do the features still know the people? Did the photo matter?",
+                _controls(inputs)),
+        Section("identities", "Identities", "Who is hard to forget, and who is harmed? A dot is a person in one seed. "
+                "0 is ideal. The page has no faces and no names.",
+                _identities(inputs, points, settings, shown, left_out)),
+        Section("cost", "Cost", "Prepare runs once, before the data is deleted. Unlearn runs for each request.",
+                _costs(inputs)),
+        Section("data", "Data checks", "A near-identical picture with two roles makes a test image known to the model.",
+                _data(inputs)),
+        Section("provenance", "Provenance", "", _provenance(inputs)),
+        Section("cards", "What each number means", "docs/metrics.md has the formulas and limits under the same names.",
+                [Part("", [{"type": "cards", "cards": cards()}])]),
+    ]  # fmt: skip
+    style, script = _resource("page.css"), _resource("page.js")
+    library = explorer.library() if content else ""
+    allowed = " ".join(_hash(text) for text in (library, script)) if content else "'none'"
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {allowed}; base-uri 'none'"
+    page: str = _template().render(
         policy=f"{policy}; form-action 'none'",
-        title="Forgetting a person from one photo: results",
         style=style,
         script=script,
-        version=tag("span", __version__),
-        facts=_facts(inputs, seeds),
-        about_seeds=tag("span", about_seeds(len(seeds))),
-        summary=_summary(inputs, len(seeds)),
-        tables=_tables(inputs, len(seeds)),
-        attacks=_attacks(inputs, labels, variables),
-        controls=_controls(inputs),
-        identities=explorer(
-            points, blocks=_blocks(inputs), methods=methods, labels=labels, colours=variables, seeds=seeds
-        ),
-        cost=_costs(inputs),
-        data=_data(inputs),
-        provenance=_provenance(inputs, seeds),
+        library=library,
+        explorer=content,
+        sections=[section for section in sections if section.parts],
     )
+    return page
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("oneshui.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = _signed
+    return environment.get_template("page.html.j2")
+
+
+def _signed(text: str) -> str:
+    """Return text with true minus signs before numbers, and a dash for no value."""
+    return "\N{EN DASH}" if text == "-" else re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def _resource(name: str) -> str:
@@ -128,13 +183,13 @@ def _check(inputs: Inputs) -> None:
     for name, results in inputs.tables.items():
         if name not in specs or "title" not in specs[name]:
             raise ConfigError(f"report: table {name} has no title in the config; its tables are {', '.join(specs)}")
-        _require(results, COLUMNS, f"table {name}")
+        _require(results, NAMES, f"table {name}")
     for name, summary in inputs.attacks.items():
         if name not in inputs.tables:
             raise DataError(f"report: attacks of {name}, but no such table; tables are {', '.join(inputs.tables)}")
-        check_attacks(inputs.tables[name], summary, name)
+        _check_attacks(inputs.tables[name], summary, name)
     for name, curves in inputs.roc.items():
-        _require(curves, _ROC_COLUMNS, f"ROC points {name}")
+        _require(curves, roc.COLUMNS, f"ROC points {name}")
 
 
 def _require(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -146,8 +201,25 @@ def _require(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
         )
 
 
-def _roc_methods(inputs: Inputs) -> list[str]:
-    return [origin_and_method(str(row))[1] for curves in inputs.roc.values() for row in dict.fromkeys(curves["row"])]
+def _check_attacks(results: pd.DataFrame, summary: pd.DataFrame, name: str) -> None:
+    """Refuse a table and a summary of attacks that contradict each other."""
+    columns = [column for column in COLUMNS if column.view == "attacks"]
+    for row in results.to_dict("records"):
+        dataset, n, method = str(row["dataset"]), int(row["n"]), str(row["method"])
+        numbers = Numbers(method, None, (), {}, *index_attacks(summary, dataset, n, _model_of(method)), {})
+        for column in columns:
+            found = column.source(numbers)
+            for key, part in zip(column.names, column.parts, strict=True):
+                ours, theirs = float(row[key]), float(found.get(part, math.nan))
+                if math.isnan(ours) != math.isnan(theirs) or abs(ours - theirs) > _TOLERANCE:
+                    raise DataError(
+                        f"table {name} has {key} = {ours:.6g} for {method} on {dataset}, n = {n}, its summary of "
+                        f"attacks {theirs:.6g}; they belong to different runs. Delete the older one to make it again."
+                    )
+
+
+def _model_of(method: str) -> str:
+    return method if method in TRAINED else f"pretrain/{method}"
 
 
 def _labels(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
@@ -155,124 +227,195 @@ def _labels(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for results in inputs.tables.values():
         for method, label in zip(results["method"], results["label"], strict=True):
-            labels.setdefault(str(method), str(label))
-    for method in others:
-        labels.setdefault(method, method_name(method))
+            labels.setdefault(str(method), display_name(str(method), str(label)))
+    rows = [str(row) for curves in inputs.roc.values() for row in curves["row"].unique()]
+    for method in [*others, *(origin_and_method(row)[1] for row in rows)]:
+        labels.setdefault(method, display_name(method))
     written = list(labels.values())
     return {name: f"{text} ({name})" if written.count(text) > 1 else text for name, text in labels.items()}
 
 
-def _spec(inputs: Inputs, name: str) -> Mapping[str, Any]:
-    spec: Mapping[str, Any] = inputs.config["tables"][name]
-    return spec
+def _table(caption: str, rows: Grid, *, note: str = "", fold: str = "", kind: str = "") -> Item:
+    return {"type": "table", "caption": caption, "note": note, "rows": rows, "fold": fold, "kind": kind}
 
 
-def _blocks(inputs: Inputs) -> list[tuple[str, int]]:
-    return list(dict.fromkeys(key for results in inputs.tables.values() for key, _ in blocks_of(results)))
+def _plain(*rows: Sequence[str]) -> Grid:
+    return [[Cell(text) for text in row] for row in rows]
 
 
-def _facts(inputs: Inputs, seeds: Sequence[int]) -> Markup:
-    methods = {str(name) for results in inputs.tables.values() for name in results["method"]} - set(TRAINED)
-    lines = [
-        "; ".join(block_name(*block) for block in _blocks(inputs)) or "no table",
-        f"{len(methods)} methods",
-        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}: {', '.join(map(str, seeds))}",
-    ]
-    return tag("ul", *(tag("li", line) for line in lines), class_="facts")
+def _warnings(lines: Sequence[str]) -> list[Item]:
+    return [{"type": "warnings", "lines": lines}] if lines else []
 
 
-def _summary(inputs: Inputs, n_seeds: int) -> Markup:
-    parts: list[Markup] = []
-    for t, (name, results) in enumerate(inputs.tables.items()):
-        decimals = int(_spec(inputs, name).get("decimals", 1))
-        parts.append(tag("h3", str(_spec(inputs, name)["title"])))
-        said = reading(results, n_seeds=n_seeds, decimals=decimals)
-        for b, (block, rows) in enumerate(blocks_of(results)):
-            own = [found for found in said if (found.dataset, found.n) == block]
-            chart = forest(rows, block_name(*block), decimals, f"forest-{t}-{b}")
-            parts += [tag("h4", block_name(*block)), _said(own, chart)]
-    return join(parts or [tag("p", "No table was given.")])
+def _image(caption: str, alt: str, figure: Figure, *, wide: bool) -> Item:
+    return {"type": "image", "caption": caption, "alt": alt, "image": image_of(figure), "wide": wide}
 
 
-def _said(findings: Sequence[Finding], chart: Markup | None) -> Markup:
-    """Return what is said of a block: the verdict, then the chart and the topics in two columns."""
-    short, *others = findings
-    topics = [
-        tag("div", tag("h5", each.topic), *(tag("p", signed(sentence)) for sentence in each.sentences))
-        for each in others
-    ]
-    verdict = tag("p", signed(" ".join(short.sentences)), class_="verdict")
-    return join([verdict, tag("div", chart, *topics, class_="said")])
+def _summary(inputs: Inputs) -> list[Part]:
+    parts = []
+    for name, results in inputs.tables.items():
+        items: list[Item] = []
+        decimals = inputs.decimals(name)
+        for setting, rows in settings_of(results):
+            said = " ".join(verdict(rows, n_seeds=len(inputs.seeds), decimals=decimals))
+            drawn = tow_gains(rows, decimals)
+            image, alt = (image_of(drawn[0]), drawn[1]) if drawn else ("", "")
+            items.append(
+                {"type": "setting", "title": setting_name(*setting), "verdict": said, "image": image, "alt": alt}
+            )
+        parts.append(Part(str(inputs.spec(name)["title"]), items, "settings"))
+    count = len(inputs.seeds)
+    words = (
+        f"{count} {'seed' if count == 1 else 'seeds'}: {', '.join(map(str, inputs.seeds))}. A dot is the mean over "
+        "seeds, a bar its 95% interval, an arrow the end of the picture. A full dot: the interval leaves out 0, the "
+        "original model. The second retrained model shows the noise of training."
+    )
+    return [*parts, Part("", [{"type": "text", "text": words}])]
 
 
-def _tables(inputs: Inputs, n_seeds: int) -> Markup:
-    parts: list[Markup] = []
-    for t, (name, results) in enumerate(inputs.tables.items()):
-        spec = _spec(inputs, name)
-        parts += [tag("h3", str(spec["title"])), result_tables(results, spec, name=f"table-{t}", n_seeds=n_seeds)]
-    return join(parts)
+def _tables(inputs: Inputs) -> list[Part]:
+    parts = []
+    for name, results in inputs.tables.items():
+        spec, decimals, count = inputs.spec(name), inputs.decimals(name), len(inputs.seeds)
+        if spec.get("layout") == "tow":
+            items = [_table("ToW, %", ablation(results, decimals), note=note_of("results", results, count))]
+            items += _warnings(warnings_of(results, count, privacy=False))
+        else:
+            items = []
+            for setting, rows in settings_of(results):
+                note = f"({unit_of(rows)}) {note_of('results', rows, count)}"
+                items.append(_table(setting_name(*setting), grid(rows, ["results"], decimals), note=note))
+                items += _warnings(warnings_of(rows, count, privacy=bool(spec.get("privacy"))))
+        parts.append(Part(str(spec["title"]), items))
+    return parts
 
 
-def _attacks(inputs: Inputs, labels: Mapping[str, str], variables: Mapping[str, str]) -> Markup:
-    parts: list[Markup] = []
-    for t, (name, results) in enumerate(inputs.tables.items()):
-        if not (_spec(inputs, name).get("privacy") or results["rmia_auc"].notna().any()):
+def _attacks(inputs: Inputs, labels: Mapping[str, str]) -> list[Part]:
+    parts = []
+    for name, results in inputs.tables.items():
+        if not (inputs.spec(name).get("privacy") or results["rmia_auc"].notna().any()):
             continue
-        decimals = int(_spec(inputs, name).get("decimals", 1))
-        parts.append(tag("h3", str(_spec(inputs, name)["title"])))
-        for b, (block, rows) in enumerate(blocks_of(results)):
-            parts.append(attack_table(rows, block_name(*block), decimals, f"attack-{t}-{b}"))
+        items = []
+        for setting, rows in settings_of(results):
+            cells = grid(rows, ["attacks"], inputs.decimals(name))
+            note = note_of("attacks", rows, len(inputs.seeds))
+            items.append(_table(f"Attacks on {setting_name(*setting)}", cells, note=note))
             if name in inputs.attacks:
-                parts.append(attack_seeds(inputs.attacks[name], rows, decimals, f"attack-seeds-{t}-{b}") or Markup())
+                items += _auc_by_seed(inputs.attacks[name], rows, inputs.decimals(name))
+        parts.append(Part(str(inputs.spec(name)["title"]), items))
     for name, curves in inputs.roc.items():
-        parts.append(_roc(inputs, name, curves, labels, variables))
-    return join(parts or [tag("p", "No table of this configuration asks for attacks (privacy: true).")])
+        source = inputs.config.get("figures", {}).get(name, {}).get("table", name)
+        methods: list[Any] = inputs.tables[source]["method"].tolist() if source in inputs.tables else []
+        order = list(dict.fromkeys([*map(_model_of, map(str, methods)), *curves["row"]]))
+        items = []
+        for setting, own in settings_of(curves):
+            caption = f"ROC curves, {setting_name(*setting)}"
+            gone = [labels[origin_and_method(row)[1]] for row in order if row not in set(own["row"])]
+            alt = f"{caption}: true against false positive rate of the attack on each model. The table has the numbers."
+            items.append(_image(caption, alt, roc.draw(own, order, labels), wide=True))
+            items += _warnings([f"No ROC curve of {', '.join(gone)}: {MISSING}."] if gone else [])
+        parts.append(Part("ROC curves", items))
+    return parts
 
 
-def _roc(
-    inputs: Inputs, name: str, curves: pd.DataFrame, labels: Mapping[str, str], colours: Mapping[str, str]
-) -> Markup:
-    source = inputs.config.get("figures", {}).get(name, {}).get("table", name)
-    title = inputs.config["tables"].get(source, {}).get("title", name)
-    methods: Sequence[str] = inputs.tables[source]["method"].tolist() if source in inputs.tables else []
-    rows = [str(method) if method in TRAINED else f"pretrain/{method}" for method in dict.fromkeys(methods)]
-    resolvable: dict[tuple[str, int], float] = {}
-    for summary in inputs.attacks.values():
-        pooled = summary[(summary["seed"].astype(str) == POOLED) & summary["smallest_fpr"].notna()]
-        resolvable |= {block: float(own["smallest_fpr"].min()) for block, own in blocks_of(pooled)}
-    drawn = roc_section(curves, rows, resolvable=resolvable, labels=labels, colours=colours)
-    return join([tag("h3", f"ROC curves: {title}"), drawn])
+def _auc_by_seed(summary: pd.DataFrame, rows: pd.DataFrame, decimals: int) -> list[Item]:
+    """Return the AUC of each seed with its interval, folded away."""
+    key = rows.iloc[0]
+    own = summary[(summary["dataset"] == key["dataset"]) & (summary["n"] == key["n"]) & (summary["attack"] == "rmia")]
+    own = own[(own["metric"] == "auc") & (own["seed"].astype(str) != POOLED)]
+    found = {
+        (str(row), int(seed)): " ".join(f"{100 * value:.{decimals}f}" for value in ends)
+        for row, seed, *ends in own[["row", "seed", "value", "low", "high"]].itertuples(index=False)
+    }
+    seeds = sorted({seed for _, seed in found})
+    if not seeds:
+        return []
+    lines = [[Cell("Model"), *(Cell(f"seed {seed}") for seed in seeds)]]
+    for row in rows.to_dict("records"):
+        texts = [found.get((_model_of(str(row["method"])), seed)) for seed in seeds]
+        cells = [Cell("{} [{}, {}]".format(*text.split()) if text else MISSING) for text in texts]
+        lines.append([name_of(row), *cells])
+    return [_table("AUC of each seed, % [95% interval]", lines, fold="AUC by seed")]
 
 
-def _controls(inputs: Inputs) -> Markup:
-    parts: list[Markup] = []
-    for t, (name, results) in enumerate(inputs.tables.items()):
-        if _spec(inputs, name).get("privacy") or results["refit_forget_mean"].notna().any():
-            decimals = int(_spec(inputs, name).get("decimals", 1))
-            parts.append(tag("h3", str(_spec(inputs, name)["title"])))
-            for b, (block, rows) in enumerate(blocks_of(results)):
-                parts.append(control_table(rows, block_name(*block), decimals, f"control-{t}-{b}"))
-    return join(parts or [tag("p", "No table of this configuration asks for controls (privacy: true).")])
+def _controls(inputs: Inputs) -> list[Part]:
+    parts = []
+    for name, results in inputs.tables.items():
+        if inputs.spec(name).get("privacy") or results["refit_forget_mean"].notna().any():
+            items = [
+                _table(f"Controls of {setting_name(*setting)}", grid(rows, ["controls"], inputs.decimals(name)),
+                       note=note_of("controls", rows, len(inputs.seeds)))
+                for setting, rows in settings_of(results)
+            ]  # fmt: skip
+            parts.append(Part(str(inputs.spec(name)["title"]), items))
+    return parts
 
 
-def _costs(inputs: Inputs) -> Markup:
-    parts: list[Markup] = []
+def _identities(
+    inputs: Inputs, points: pd.DataFrame, settings: Sequence[explorer.Setting], labels: Mapping[str, str], left_out: int
+) -> list[Part]:
+    if points.empty:
+        return []
+    items: list[Item] = [{"type": "explorer"}]
+    if left_out:
+        items.append({"type": "text", "text": f"The chart leaves out {left_out} of {len(points)} dots, by order of "
+                      "distance; the tables have them all."})  # fmt: skip
+    parts = [Part("", items)]
+    for dataset, n in settings:
+        own = points[(points["dataset"] == dataset) & (points["n"] == n)]
+        title = setting_name(dataset, n)
+        items = [
+            *_warnings(explorer.absent(own, labels, inputs.seeds)),
+            _table(f"Identities, {title}", explorer.correlations(own, labels),
+                   note="Mean over identities and seeds in points; Spearman correlation [95% interval]."),
+        ]  # fmt: skip
+        parts.append(Part(title, items))
+        parts.append(Part("", _identity_figures(inputs, dataset, n, own), "pair"))
+    return parts
+
+
+def _identity_figures(inputs: Inputs, dataset: str, n: int, own: pd.DataFrame) -> list[Item]:
+    """Return the paper's figures 4 and 5 of a setting, for the best methods that have identities in every seed."""
+    found = own.groupby("method")["seed"].nunique()
+    complete = set(found[found == len(inputs.seeds)].index)
+    for results in inputs.tables.values():
+        rows = results[(results["dataset"] == dataset) & (results["n"] == n) & results["method"].isin(complete)]
+        if rows.empty:
+            continue
+        best = {(dataset, n): identities.top_methods(rows, dataset, n)}
+        if not best[dataset, n]:
+            continue
+        tables = [pair for pair in inputs.identities if (pair[1]["dataset"], pair[1]["n"]) == (dataset, n)]
+        items: list[Item] = []
+        for draw, words in ((identities.hardness, "Who is hard to forget"), (identities.harm, "Who is harmed")):
+            figure, _ = draw(tables, best, inputs.seeds)
+            caption = f"{words}, {setting_name(dataset, n)}: mean of the best methods"
+            alt = f"{caption}, against distance, with means of equal parts. The table has the correlations."
+            items.append(_image(caption, alt, figure, wide=False))
+        return items
+    return []
+
+
+def _costs(inputs: Inputs) -> list[Part]:
+    parts = []
     shown: set[tuple[str, int, str]] = set()  # tables may share runs, whose costs are to be seen once
-    for t, (name, results) in enumerate(inputs.tables.items()):
-        found = []
-        for b, ((dataset, n), rows) in enumerate(blocks_of(results)):
+    for name, results in inputs.tables.items():
+        items = []
+        for (dataset, n), rows in settings_of(results):
             own = rows[~rows["method"].isin(TRAINED)]
-            numbers = (dataset, n, own[["label", *COSTS.values()]].to_csv(index=False))
-            if numbers not in shown:
-                found.append(cost_table(own, block_name(dataset, n), f"cost-{t}-{b}"))
-            shown.add(numbers)
-        if any(found):
-            parts += [tag("h3", str(_spec(inputs, name)["title"])), join(found)]
-    return join(parts or [tag("p", "No costs were measured.")])
+            cells = grid(own, ["costs"], inputs.decimals(name))
+            key = (dataset, n, repr(cells))
+            if key not in shown and own[["precompute_s", "unlearn_s"]].notna().any(axis=None):
+                note = "Mean over seeds of time and peak memory, beyond the loaded model and data."
+                items.append(_table(f"Cost, {setting_name(dataset, n)}", cells, note=note))
+            shown.add(key)
+        if items:
+            parts.append(Part(str(inputs.spec(name)["title"]), items))
+    return parts
 
 
-def _data(inputs: Inputs) -> Markup:
-    head = [
+def _data(inputs: Inputs) -> list[Part]:
+    head = (
         "Dataset, seed",
         "Train",
         "Validation",
@@ -281,7 +424,7 @@ def _data(inputs: Inputs) -> Markup:
         "Can ask",
         "In several roles",
         "Groups of them",
-    ]
+    )
     rows = []
     for frame, meta in sorted(inputs.splits, key=lambda pair: (str(pair[1]["dataset"]), int(pair[1]["seed"]))):
         counts = frame["role"].value_counts()
@@ -291,35 +434,27 @@ def _data(inputs: Inputs) -> Markup:
         leaky = f"{images} ({100 * images / max(len(frame), 1):.1f}%)" if images else "0"
         where = f"{meta['dataset']}, seed {meta['seed']}"
         rows.append([where, *roles, str(frame["identity"].nunique()), str(asking), leaky, str(groups)])
-    if not rows:
-        return tag("p", "No splits were given.")
-    return table(
-        "Images by role, identities, and near-identical images whose copies have several roles",
-        head,
-        rows,
-        name="splits",
-    )
+    note = "Images by role, identities, and near-identical images whose copies have several roles."
+    return [Part("", [_table("Splits", _plain(head, *rows), note=note)])] if rows else []
 
 
-def _provenance(inputs: Inputs, seeds: Sequence[int]) -> Markup:
+def _provenance(inputs: Inputs) -> list[Part]:
     # a detour over JSON: YAML would write what occurs twice as a reference
     config = _without_places(json.loads(json.dumps(inputs.config)))
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
-    versions = [[name, version] for name, version in inputs.versions.items()]
-    files = [[name, tag("span", digest, class_="hash")] for name, digest in inputs.files]
     words = (
-        f"oneshui {__version__}, {inputs.machine}; seeds {', '.join(map(str, seeds))}. The page has no time stamp: the "
-        "same files make the same page. Places on the machine are left out of the configuration."
+        f"oneshui {__version__}, {inputs.machine}. The page has no time stamp: the same files make the same page. "
+        "Places on the machine are left out of the configuration."
     )
-    parts = [
-        tag("p", words),
-        tag("details", tag("summary", "Configuration"), tag("pre", tag("code", text), tabindex=0)),
-        tag("details", tag("summary", f"Versions of {len(versions)} packages"),
-            table("Packages that made this page", ["Package", "Version"], versions, name="versions")),
-        tag("details", tag("summary", f"{len(files)} input files"),
-            table("SHA-256 of what this page was made from", ["File", "SHA-256"], files, name="files")),
+    items: list[Item] = [
+        {"type": "text", "text": words},
+        {"type": "code", "fold": "Configuration",
+         "text": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)},
+        _table("Packages that made this page", _plain(("Package", "Version"), *inputs.versions.items()),
+               fold=f"Versions of {len(inputs.versions)} packages"),
+        _table("SHA-256 of what this page was made from", _plain(("File", "SHA-256"), *inputs.files), kind="hashes",
+               fold=f"{len(inputs.files)} input files"),
     ]  # fmt: skip
-    return join(parts)
+    return [Part("", items)]
 
 
 def _without_places(value: Any) -> Any:

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.report.figures import save_figure, table_bars, training_curves
-from oneshui.report.style import COLOURS, METHOD_NAMES, RC, colours_of
+from oneshui.report.figures.bars import table_bars
+from oneshui.report.figures.save import save_figure
+from oneshui.report.figures.training import read_history, training_curves
+from oneshui.report.style import COLOURS, METHOD_NAMES, RC, colours_of, legible
 from oneshui.schemas import METRICS, write_table
-from oneshui.stages.report import make_figure, read_history
+from oneshui.stages.make_figure import make_figure
 
 METHODS = ["pretrain", "retrain", "ssd", "own_method"]
 
@@ -250,7 +252,7 @@ def test_dots_are_the_values_of_single_seeds(tmp_path: Path) -> None:
 def test_a_method_keeps_its_colour_in_every_figure() -> None:
     assert set(COLOURS) == set(METHOD_NAMES)
     assert len(set(COLOURS.values())) == len(COLOURS)
-    assert colours_of(["ssd", "zzz"])["ssd"] == colours_of(["aaa", "ssd"])["ssd"] == COLOURS["ssd"]
+    assert colours_of(["ssd", "zzz"])["ssd"] == colours_of(["aaa", "ssd"])["ssd"] == legible(COLOURS["ssd"], "light")
     mixed = colours_of([*COLOURS, "b", "a"])
     assert len(set(mixed.values())) == len(mixed)
     assert colours_of(["a", "b"]) == colours_of(["b", "a"])

@@ -12,7 +12,8 @@ from matplotlib.text import Text
 
 from oneshui.errors import DataError
 from oneshui.metrics.identities import equal_count_bins, pearson, spearman
-from oneshui.report.identity_figures import hardest, hardest_identities, hardness, harm, top_methods
+from oneshui.report.figures.hardest import hardest, hardest_identities
+from oneshui.report.figures.identities import hardness, harm, top_methods
 from oneshui.schemas import IDENTITIES
 
 SEEDS = [0, 1]
@@ -149,7 +150,7 @@ def test_one_seed_has_no_error_bars() -> None:
     assert len(drawn(points, "bin")) == 3 and drawn(points, "bin")["std"].isna().all()
 
 
-def test_a_block_without_methods_is_missing_in_the_figure() -> None:
+def test_a_setting_without_methods_is_missing_in_the_figure() -> None:
     figure, points = hardness(run_of(), {("toy", 9): [], **TOP}, SEEDS)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["toy, 9 identities", "toy, 6 identities"]
     assert figure.axes[0].texts[0].get_text() == "missing" and set(points["n"]) == {6}
@@ -162,7 +163,7 @@ def test_tables_that_cannot_be_averaged_are_one_error() -> None:
     with pytest.raises(DataError, match="toy n = 6: no table of identities of pretrain/ssd of seed 2, pretrain/jit of"):
         hardness(run_of(), TOP, [0, 2])
     gone = identities(1, "jit", blown_up=True)
-    with pytest.raises(DataError, match="no table of identities of pretrain/jit of seed 1, or its model has blown up"):
+    with pytest.raises(DataError, match="no table of identities of pretrain/jit of seed 1, or its model has diverged"):
         hardness([*run_of()[:3], (gone[0].head(0), gone[1])], TOP, SEEDS)
     with pytest.raises(DataError, match="two tables of identities of pretrain/ssd on toy, n = 6, seed 0"):
         hardness([*run_of(), identities(0, "ssd")], TOP, SEEDS)
