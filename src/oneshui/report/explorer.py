@@ -9,63 +9,23 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import pandas as pd
 import vl_convert
 
-from oneshui.config import TRAINED
-from oneshui.errors import DataError
-from oneshui.metrics.identities import Correlation, spearman
-from oneshui.paths import origin_and_method
+from oneshui.metrics.identities import spearman
 from oneshui.report.columns import MISSING
+from oneshui.report.identities import Setting, correlation_text
 from oneshui.report.style import MEASURE_NAMES, colours_of, dark, setting_name
 from oneshui.report.write import Cell, Grid
 
-Tables = Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
-Setting = tuple[str, int]
-
-#: dots in the whole page; beyond that every k-th is drawn, so that the page stays small
-_MOST_DOTS = {"forget": 8000, "retain": 3000}
+#: dots of each set in the whole page; beyond that every k-th is drawn, so that the page stays small
+_MOST_DOTS = 8000
 #: set of identities -> what its difference is called
 SETS = {"forget": "Forget gap", "retain": "Retain harm"}
 #: short names of the columns of dots, as explorer.json uses them
 _COLUMNS = {"setting": "b", "set": "w", "method": "m", "seed": "s", "identity": "i", "measure": "k", "n_images": "c",
             "distance": "x", "value": "y", "model": "v"}  # fmt: skip
-
-
-def identity_points(tables: Tables) -> pd.DataFrame:
-    """Return one row per identity, method, seed and set: what is drawn.
-
-    Args:
-        tables: of schema IDENTITIES with their metadata; a model that diverged has no rows.
-
-    Returns:
-        dataset, n, method, seed, set, identity, n_images, measure, distance; ``model`` and ``base`` in percent, and
-        ``value``, their difference in percentage points: to the retrained model for forget identities, to the
-        original one for retain identities.
-
-    Raises:
-        DataError: a table is of a model that is not ``pretrain/METHOD`` or a trained one, or two are of the same.
-    """
-    parts: dict[tuple[str, int, str, int], pd.DataFrame] = {}
-    for frame, meta in tables:
-        origin, method = origin_and_method(str(meta["row"]))
-        key = (str(meta["dataset"]), int(meta["n"]), method, int(meta["seed"]))
-        if origin not in TRAINED or (origin != method and origin != "pretrain"):
-            raise DataError(
-                f"identities of {meta['row']} ({key[0]}, n = {key[1]}): allowed are pretrain/METHOD and ceiling"
-            )
-        if key in parts:
-            raise DataError(f"two tables of identities of {meta['row']} on {key[0]}, n = {key[1]}, seed {key[3]}")
-        base = frame["retrain"].where(frame["set"] == "forget", frame["pretrain"])
-        part = frame[["set", "identity", "n_images", "measure", "distance"]].assign(
-            dataset=key[0], n=key[1], method=method, seed=key[3], model=100 * frame["value"], base=100 * base,
-            value=100 * (frame["value"] - base),
-        )  # fmt: skip
-        parts[key] = part
-    filled = [part for part in parts.values() if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["dataset", "n", "method", "set"])
 
 
 def settings_in(points: pd.DataFrame, settings: Sequence[Setting]) -> list[Setting]:
@@ -78,12 +38,12 @@ def chart(points: pd.DataFrame, *, settings: Sequence[Setting], labels: Mapping[
     """Return the chart's specification with its numbers as JSON for a ``script`` element, and how many dots it lacks.
 
     Args:
-        points: what ``identity_points`` returned.
+        points: what ``oneshui.report.identities.identity_points`` returned.
         settings: those that a reader can choose.
         labels: of the methods in ``points``, in order.
     """
     methods, measures = list(labels), list(dict.fromkeys(points["measure"]))
-    dots = pd.concat([_thinned(points[points["set"] == name], most) for name, most in _MOST_DOTS.items()])
+    dots = pd.concat([_thinned(points[points["set"] == name]) for name in SETS])
     dots["setting"] = [settings.index((dataset, int(n))) for dataset, n in zip(dots["dataset"], dots["n"], strict=True)]
     dots["method"] = dots["method"].map(methods.index)
     dots["measure"] = dots["measure"].map(measures.index)
@@ -117,9 +77,9 @@ def chart(points: pd.DataFrame, *, settings: Sequence[Setting], labels: Mapping[
     return text.replace("<", "\\u003c"), len(points) - len(dots)
 
 
-def _thinned(points: pd.DataFrame, most: int) -> pd.DataFrame:
+def _thinned(points: pd.DataFrame) -> pd.DataFrame:
     """Return every k-th dot of a set, by order of distance, so that all fit into the page."""
-    step = max(1, math.ceil(len(points) / most))
+    step = max(1, math.ceil(len(points) / _MOST_DOTS))
     return points.sort_values(["method", "seed", "distance", "identity"]).iloc[::step].copy()
 
 
@@ -156,13 +116,6 @@ def correlations(own: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
                 continue
             count, seeds = part["identity"].nunique(), part["seed"].nunique()
             line.append(Cell(f"{count} in {seeds} {'seed' if seeds == 1 else 'seeds'}"))
-            line += [Cell(f"{part['value'].mean():+z.1f}"), Cell(_correlation(spearman(part)))]
+            line += [Cell(f"{part['value'].mean():+z.1f}"), Cell(correlation_text(spearman(part)))]
         rows.append(line)
     return rows
-
-
-def _correlation(found: Correlation) -> str:
-    if math.isnan(found.value):
-        return "none"
-    ends = "" if math.isnan(found.low) else f" [{found.low:z.2f}, {found.high:z.2f}]"
-    return f"{found.value:z.2f}{ends}"

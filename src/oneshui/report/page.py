@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -28,9 +28,11 @@ from oneshui.paths import origin_and_method
 from oneshui.report import explorer
 from oneshui.report.attacks import POOLED
 from oneshui.report.columns import COLUMNS, MISSING, NAMES, cards
-from oneshui.report.figures import identities, roc
+from oneshui.report.figures import roc
+from oneshui.report.figures.identities import by_distance
 from oneshui.report.figures.save import image_of
 from oneshui.report.figures.tow import tow_gains
+from oneshui.report.identities import identity_points, in_setting, top_methods
 from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.style import display_name, setting_name
 from oneshui.report.tables import settings_of
@@ -64,8 +66,8 @@ class Inputs:
     tables: Mapping[str, pd.DataFrame]
     attacks: Mapping[str, pd.DataFrame]
     roc: Mapping[str, pd.DataFrame]
-    identities: explorer.Tables
-    splits: explorer.Tables
+    identities: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
+    splits: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Sequence[tuple[str, str]]
@@ -111,23 +113,21 @@ def render(inputs: Inputs) -> str:
         DataError: a table lacks columns, or files contradict each other.
     """
     _check(inputs)
-    points = explorer.identity_points(inputs.identities)
+    points = identity_points(inputs.identities)
     labels = _labels(inputs, list(points["method"].unique()))
     shown = {name: label for name, label in labels.items() if (points["method"] == name).any()}
-    settings = explorer.settings_in(points, [key for table in inputs.tables.values() for key, _ in settings_of(table)])
-    content, left_out = explorer.chart(points, settings=settings, labels=shown) if len(points) else ("", 0)
+    people, content = _identities(inputs, points, shown)
     sections = [
         Section("summary", "Summary", "", _summary(inputs)),
-        Section("tables", "Tables", "", _tables(inputs)),
+        Section("tables", "Tables", "", [*_grids(inputs, "results", ""), *_ablations(inputs)]),
         Section("attacks", "Attacks", "Can an attacker tell forget images from images that no model saw?",
-                _attacks(inputs, labels)),
+                [*_grids(inputs, "attacks", "Attacks on "), *_curves(inputs, labels)]),
         Section("controls", "Controls", "Do the features still know the people? Did the photo matter?",
-                _controls(inputs)),
+                _grids(inputs, "controls", "Controls of ")),
         Section("identities", "Identities", "Who is hard to forget, and who is harmed? A dot is a person in one seed. "
-                "0 is ideal. The page has no faces and no names.",
-                _identities(inputs, points, settings, shown, left_out)),
+                "0 is ideal. The page has no faces and no names.", people),
         Section("cost", "Cost", "Prepare runs once, before the data is deleted. Unlearn runs for each request.",
-                _costs(inputs)),
+                _grids(inputs, "costs", "Cost, ")),
         Section("data", "Data checks", "A near-identical picture with two roles makes a test image known to the model.",
                 _data(inputs)),
         Section("provenance", "Provenance", "", _provenance(inputs)),
@@ -251,70 +251,71 @@ def _image(caption: str, alt: str, figure: Figure, *, wide: bool) -> Item:
     return {"type": "image", "caption": caption, "alt": alt, "image": image_of(figure), "wide": wide}
 
 
-def _summary(inputs: Inputs) -> list[Part]:
+def _per_setting(
+    inputs: Inputs, items_of: Callable[[str, str, pd.DataFrame], list[Item]], kind: str = ""
+) -> list[Part]:
+    """Return a part for each table that has items: ``items_of`` its name, a setting's name, and the setting's rows."""
     parts = []
     for name, results in inputs.tables.items():
-        items: list[Item] = []
-        decimals = inputs.decimals(name)
-        for setting, rows in settings_of(results):
-            said = " ".join(verdict(rows, n_seeds=len(inputs.seeds), decimals=decimals))
-            drawn = tow_gains(rows, decimals)
-            image, alt = (image_of(drawn[0]), drawn[1]) if drawn else ("", "")
-            items.append(
-                {"type": "setting", "title": setting_name(*setting), "verdict": said, "image": image, "alt": alt}
-            )
-        parts.append(Part(str(inputs.spec(name)["title"]), items, "settings"))
+        items = [item for key, rows in settings_of(results) for item in items_of(name, setting_name(*key), rows)]
+        parts += [Part(str(inputs.spec(name)["title"]), items, kind)] if items else []
+    return parts
+
+
+def _summary(inputs: Inputs) -> list[Part]:
+    def items_of(name: str, setting: str, rows: pd.DataFrame) -> list[Item]:
+        said = " ".join(verdict(rows, n_seeds=len(inputs.seeds), decimals=inputs.decimals(name)))
+        drawn = tow_gains(rows, inputs.decimals(name))
+        image, alt = (image_of(drawn[0]), drawn[1]) if drawn else ("", "")
+        return [{"type": "setting", "title": setting, "verdict": said, "image": image, "alt": alt}]
+
     count = len(inputs.seeds)
     words = (
         f"{count} {'seed' if count == 1 else 'seeds'}: {', '.join(map(str, inputs.seeds))}. A dot is the mean over "
         "seeds, a bar its 95% interval, an arrow the end of the picture. A full dot: the interval leaves out 0, the "
         "original model. The second retrained model shows the noise of training."
     )
-    return [*parts, Part("", [{"type": "text", "text": words}])]
+    return [*_per_setting(inputs, items_of, "settings"), Part("", [{"type": "text", "text": words}])]
 
 
-def _tables(inputs: Inputs) -> list[Part]:
+def _grids(inputs: Inputs, view: str, caption: str) -> list[Part]:
+    """Return the columns of a view of each setting; nothing where no table asks for them or has their numbers."""
+    firsts = [column.names[0] for column in COLUMNS if column.view == view and not column.optional]
+    shown: set[str] = set()  # tables may share runs, whose costs are to be seen once
+
+    def items_of(name: str, setting: str, rows: pd.DataFrame) -> list[Item]:
+        spec, count = inputs.spec(name), len(inputs.seeds)
+        privacy = bool(spec.get("privacy"))
+        if view == "results" and spec.get("layout") == "tow":
+            return []
+        if view == "costs":
+            rows = rows[~rows["method"].isin(TRAINED)]
+        if not (rows[firsts].notna().any(axis=None) or view == "results" or (privacy and view != "costs")):
+            return []
+        cells = grid(rows, [view], inputs.decimals(name))
+        if view == "costs" and f"{setting} {cells}" in shown:
+            return []
+        shown.add(f"{setting} {cells}")
+        unit = f"({unit_of(rows)}) " if view == "results" else ""
+        items = [_table(f"{caption}{setting}", cells, note=f"{unit}{note_of(view, rows, count)}")]
+        if view == "results":
+            items += _warnings(warnings_of(rows, count, privacy=privacy))
+        if view == "attacks" and name in inputs.attacks:
+            items += _auc_by_seed(inputs.attacks[name], rows, inputs.decimals(name))
+        return items
+
+    return _per_setting(inputs, items_of)
+
+
+def _ablations(inputs: Inputs) -> list[Part]:
+    """Return the tables with one column per setting."""
     parts = []
     for name, results in inputs.tables.items():
-        spec, decimals, count = inputs.spec(name), inputs.decimals(name), len(inputs.seeds)
-        if spec.get("layout") == "tow":
-            items = [_table("ToW, %", ablation(results, decimals), note=note_of("results", results, count))]
-            items += _warnings(warnings_of(results, count, privacy=False))
-        else:
-            items = []
-            for setting, rows in settings_of(results):
-                note = f"({unit_of(rows)}) {note_of('results', rows, count)}"
-                items.append(_table(setting_name(*setting), grid(rows, ["results"], decimals), note=note))
-                items += _warnings(warnings_of(rows, count, privacy=bool(spec.get("privacy"))))
-        parts.append(Part(str(spec["title"]), items))
-    return parts
-
-
-def _attacks(inputs: Inputs, labels: Mapping[str, str]) -> list[Part]:
-    parts = []
-    for name, results in inputs.tables.items():
-        if not (inputs.spec(name).get("privacy") or results["rmia_auc"].notna().any()):
-            continue
-        items = []
-        for setting, rows in settings_of(results):
-            cells = grid(rows, ["attacks"], inputs.decimals(name))
-            note = note_of("attacks", rows, len(inputs.seeds))
-            items.append(_table(f"Attacks on {setting_name(*setting)}", cells, note=note))
-            if name in inputs.attacks:
-                items += _auc_by_seed(inputs.attacks[name], rows, inputs.decimals(name))
-        parts.append(Part(str(inputs.spec(name)["title"]), items))
-    for name, curves in inputs.roc.items():
-        source = inputs.config.get("figures", {}).get(name, {}).get("table", name)
-        methods: list[Any] = inputs.tables[source]["method"].tolist() if source in inputs.tables else []
-        order = list(dict.fromkeys([*map(_model_of, map(str, methods)), *curves["row"]]))
-        items = []
-        for setting, own in settings_of(curves):
-            caption = f"ROC curves, {setting_name(*setting)}"
-            gone = [labels[origin_and_method(row)[1]] for row in order if row not in set(own["row"])]
-            alt = f"{caption}: true against false positive rate of the attack on each model. The table has the numbers."
-            items.append(_image(caption, alt, roc.draw(own, order, labels), wide=True))
-            items += _warnings([f"No ROC curve of {', '.join(gone)}: {MISSING}."] if gone else [])
-        parts.append(Part("ROC curves", items))
+        if inputs.spec(name).get("layout") == "tow":
+            note = note_of("results", results, len(inputs.seeds))
+            items = [_table("ToW, %", ablation(results, inputs.decimals(name)), note=note)]
+            items += _warnings(warnings_of(results, len(inputs.seeds), privacy=False))
+            parts.append(Part(str(inputs.spec(name)["title"]), items))
     return parts
 
 
@@ -324,94 +325,66 @@ def _auc_by_seed(summary: pd.DataFrame, rows: pd.DataFrame, decimals: int) -> li
     own = summary[(summary["dataset"] == key["dataset"]) & (summary["n"] == key["n"]) & (summary["attack"] == "rmia")]
     own = own[(own["metric"] == "auc") & (own["seed"].astype(str) != POOLED)]
     found = {
-        (str(row), int(seed)): " ".join(f"{100 * value:.{decimals}f}" for value in ends)
-        for row, seed, *ends in own[["row", "seed", "value", "low", "high"]].itertuples(index=False)
+        (str(row), int(seed)): f"{100 * value:.{decimals}f} [{100 * low:.{decimals}f}, {100 * high:.{decimals}f}]"
+        for row, seed, value, low, high in own[["row", "seed", "value", "low", "high"]].itertuples(index=False)
     }
     seeds = sorted({seed for _, seed in found})
-    if not seeds:
-        return []
     lines = [[Cell("Model"), *(Cell(f"seed {seed}") for seed in seeds)]]
     for row in rows.to_dict("records"):
-        texts = [found.get((_model_of(str(row["method"])), seed)) for seed in seeds]
-        cells = [Cell("{} [{}, {}]".format(*text.split()) if text else MISSING) for text in texts]
-        lines.append([name_of(row), *cells])
-    return [_table("AUC of each seed, % [95% interval]", lines, fold="AUC by seed")]
+        model = _model_of(str(row["method"]))
+        lines.append([name_of(row), *(Cell(found.get((model, seed), MISSING)) for seed in seeds)])
+    return [_table("AUC of each seed, % [95% interval]", lines, fold="AUC by seed")] if seeds else []
 
 
-def _controls(inputs: Inputs) -> list[Part]:
-    parts = []
-    for name, results in inputs.tables.items():
-        if inputs.spec(name).get("privacy") or results["refit_forget_mean"].notna().any():
-            items = [
-                _table(f"Controls of {setting_name(*setting)}", grid(rows, ["controls"], inputs.decimals(name)),
-                       note=note_of("controls", rows, len(inputs.seeds)))
-                for setting, rows in settings_of(results)
-            ]  # fmt: skip
-            parts.append(Part(str(inputs.spec(name)["title"]), items))
-    return parts
+def _curves(inputs: Inputs, labels: Mapping[str, str]) -> list[Part]:
+    items: list[Item] = []
+    for name, curves in inputs.roc.items():
+        source = inputs.config.get("figures", {}).get(name, {}).get("table", name)
+        methods = map(str, inputs.tables[source]["method"]) if source in inputs.tables else ()
+        order = list(dict.fromkeys([*map(_model_of, methods), *curves["row"]]))
+        for setting, own in settings_of(curves):
+            caption = f"ROC curves, {setting_name(*setting)}"
+            gone = [labels[origin_and_method(row)[1]] for row in order if row not in set(own["row"])]
+            alt = f"{caption}: true against false positive rate of the attack on each model. The table has the numbers."
+            items.append(_image(caption, alt, roc.draw(own, order, labels), wide=True))
+            items += _warnings([f"No ROC curve of {', '.join(gone)}: {MISSING}."] if gone else [])
+    return [Part("ROC curves", items)] if items else []
 
 
-def _identities(
-    inputs: Inputs, points: pd.DataFrame, settings: Sequence[explorer.Setting], labels: Mapping[str, str], left_out: int
-) -> list[Part]:
+def _identities(inputs: Inputs, points: pd.DataFrame, labels: Mapping[str, str]) -> tuple[list[Part], str]:
+    """Return the parts of the section, and the content of the explorer."""
     if points.empty:
-        return []
-    items: list[Item] = [{"type": "explorer"}]
-    if left_out:
-        items.append({"type": "text", "text": f"The chart leaves out {left_out} of {len(points)} dots, by order of "
-                      "distance; the tables have them all."})  # fmt: skip
-    parts = [Part("", items)]
-    for dataset, n in settings:
-        own = points[(points["dataset"] == dataset) & (points["n"] == n)]
-        title = setting_name(dataset, n)
-        items = [
-            *_warnings(explorer.absent(own, labels, inputs.seeds)),
-            _table(f"Identities, {title}", explorer.correlations(own, labels),
-                   note="Mean over identities and seeds in points; Spearman correlation [95% interval]."),
-        ]  # fmt: skip
-        parts.append(Part(title, items))
-        parts.append(Part("", _identity_figures(inputs, dataset, n, own), "pair"))
-    return parts
+        return [], ""
+    known = [key for table in inputs.tables.values() for key, _ in settings_of(table)]
+    settings = explorer.settings_in(points, known)
+    content, left_out = explorer.chart(points, settings=settings, labels=labels)
+    words = f"The chart leaves out {left_out} of {len(points)} dots, by order of distance; the tables have them all."
+    parts = [Part("", [{"type": "explorer"}, *([{"type": "text", "text": words}] if left_out else [])])]
+    for key in settings:
+        own, title = in_setting(points, *key), setting_name(*key)
+        note = "Mean over identities and seeds in points; Spearman correlation [95% interval]."
+        items = _warnings(explorer.absent(own, labels, inputs.seeds))
+        items.append(_table(f"Identities, {title}", explorer.correlations(own, labels), note=note))
+        parts += [Part(title, items), Part("", _identity_figures(inputs, key, own), "pair")]
+    return parts, content
 
 
-def _identity_figures(inputs: Inputs, dataset: str, n: int, own: pd.DataFrame) -> list[Item]:
+def _identity_figures(inputs: Inputs, key: tuple[str, int], own: pd.DataFrame) -> list[Item]:
     """Return the paper's figures 4 and 5 of a setting, for the best methods that have identities in every seed."""
-    found = own.groupby("method")["seed"].nunique()
-    complete = set(found[found == len(inputs.seeds)].index)
+    counts = own.groupby("method")["seed"].nunique()
+    complete = set(counts[counts == len(inputs.seeds)].index)
     for results in inputs.tables.values():
-        rows = results[(results["dataset"] == dataset) & (results["n"] == n) & results["method"].isin(complete)]
-        if rows.empty:
-            continue
-        best = {(dataset, n): identities.top_methods(rows, dataset, n)}
-        if not best[dataset, n]:
-            continue
-        tables = [pair for pair in inputs.identities if (pair[1]["dataset"], pair[1]["n"]) == (dataset, n)]
-        items: list[Item] = []
-        for draw, words in ((identities.hardness, "Who is hard to forget"), (identities.harm, "Who is harmed")):
-            figure, _ = draw(tables, best, inputs.seeds)
-            caption = f"{words}, {setting_name(dataset, n)}: mean of the best methods"
-            alt = f"{caption}, against distance, with means of equal parts. The table has the correlations."
-            items.append(_image(caption, alt, figure, wide=False))
-        return items
+        rows = in_setting(results, *key)
+        rows = rows[rows["method"].isin(complete)]
+        best = {key: top_methods(rows, *key) if len(rows) else []}
+        if best[key]:
+            items = []
+            for which, words in (("forget", "Who is hard to forget"), ("retain", "Who is harmed")):
+                caption = f"{words}, {setting_name(*key)}: mean of the best methods"
+                alt = f"{caption}, against distance, with means of equal parts. The table has the correlations."
+                items.append(_image(caption, alt, by_distance(own, best, inputs.seeds, which)[0], wide=False))
+            return items
     return []
-
-
-def _costs(inputs: Inputs) -> list[Part]:
-    parts = []
-    shown: set[tuple[str, int, str]] = set()  # tables may share runs, whose costs are to be seen once
-    for name, results in inputs.tables.items():
-        items = []
-        for (dataset, n), rows in settings_of(results):
-            own = rows[~rows["method"].isin(TRAINED)]
-            cells = grid(own, ["costs"], inputs.decimals(name))
-            key = (dataset, n, repr(cells))
-            if key not in shown and own[["precompute_s", "unlearn_s"]].notna().any(axis=None):
-                note = "Mean over seeds of time and peak memory, beyond the loaded model and data."
-                items.append(_table(f"Cost, {setting_name(dataset, n)}", cells, note=note))
-            shown.add(key)
-        if items:
-            parts.append(Part(str(inputs.spec(name)["title"]), items))
-    return parts
 
 
 def _data(inputs: Inputs) -> list[Part]:

@@ -122,6 +122,8 @@ def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:
             f"[95% interval] (hits/members). An AUC of 50 is a guess. Below {smallest:.3g}% FPR no false alarm is "
             "allowed."
         )
+    if view == "costs":
+        return "Mean over seeds of time and peak memory, beyond the loaded model and data."
     return (
         "Linear probe: what the features still know. Wrong photos: the same request with photos of other people. "
         "Differences in points [95% interval], paired by seed."

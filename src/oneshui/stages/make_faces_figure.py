@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from oneshui.errors import ConfigError
-from oneshui.report.figures.hardest import hardest, hardest_identities
+from oneshui.report.figures.hardest import hardest
 from oneshui.report.figures.save import save_figure
+from oneshui.report.identities import hardest_identities, identity_points
 from oneshui.schemas import IDENTITIES, SPLITS, read_table
 
 
@@ -42,8 +43,8 @@ def make_faces_figure(
     if not spec.get("show_faces"):
         raise ConfigError(f"figure {name!r} shows faces. Set its show_faces: true if you may show them.")
     (block,) = spec["blocks"]
-    tables = [read_table(path, IDENTITIES) for path in identity_paths]
-    chosen = hardest_identities(tables, str(block["dataset"]), int(block["n"]))
+    points = identity_points(read_table(path, IDENTITIES) for path in identity_paths)
+    chosen = hardest_identities(points, str(block["dataset"]), int(block["n"]))
     splits = {int(meta["seed"]): frame for frame, meta in (read_table(path, SPLITS) for path in splits_paths)}
     pixels = np.load(images_path, mmap_mode="r", allow_pickle=False)
     shown = []

@@ -18,7 +18,7 @@ from tests.unit.report.invented import config_of, write_inputs
 
 from oneshui.errors import ConfigError, DataError
 from oneshui.report import explorer
-from oneshui.report.explorer import identity_points
+from oneshui.report.identities import identity_points
 from oneshui.report.page import Inputs, render
 from oneshui.report.style import INKS, PAPERS, colours_of, dark
 from oneshui.schemas import IDENTITIES, SPLITS, read_table
@@ -375,7 +375,7 @@ def identity_table(row: str = "pretrain/ssd", seed: int = 0, people: int = 3) ->
 def test_forget_gap_is_to_the_retrained_model_and_harm_to_the_pretrained_one() -> None:
     points = identity_points([identity_table()])
     assert points["value"].tolist() == [25.0, -25.0, -25.0]
-    assert points["base"].tolist() == [25.0, 75.0, 75.0]
+    assert points["model"].tolist() == [50.0] * 3
 
 
 def explored(points: pd.DataFrame, **labels: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -414,7 +414,7 @@ def test_thousands_of_identities_are_thinned_but_counted() -> None:
     tables = [identity_table(f"pretrain/{name}", seed, 4000) for name in ("ssd", "pgu") for seed in (0, 1)]
     points, labels = identity_points(tables), {"ssd": "SSD", "pgu": "PGU"}
     text, left_out = explorer.chart(points, settings=[("toy", 1)], labels=labels)
-    assert 2000 < len(json.loads(text)["rows"]) <= 3100 and left_out == 16000 - len(json.loads(text)["rows"])
+    assert 7000 < len(json.loads(text)["rows"]) <= 8004 and left_out == 16000 - len(json.loads(text)["rows"])
     table = {line[0].text: [cell.text for cell in line] for line in explorer.correlations(points, labels)}
     assert table["SSD"][4] == "3999 in 2 seeds"
 

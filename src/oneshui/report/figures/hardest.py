@@ -10,41 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from oneshui.errors import DataError
-from oneshui.report.figures.identities import Tables
 from oneshui.report.style import DOUBLE_COLUMN, RC
 
-#: identities, and forget images of each
-_HARDEST, _IMAGES = 5, 5
+#: forget images of each identity
+_IMAGES = 5
 _FRAME = "#D55E00"
-
-
-def hardest_identities(tables: Tables, dataset: str, n: int) -> pd.DataFrame:
-    """Return the forget identities whose support photo is farthest from the centroid of their forget images.
-
-    Distances do not depend on the unlearned model, so that tables of one method are enough; of several seeds together,
-    an identity is taken once, at its largest distance.
-
-    Args:
-        tables: tables of schema IDENTITIES with their metadata; those of other settings are ignored.
-        dataset: of the setting.
-        n: of the setting.
-
-    Returns:
-        At most five rows, the farthest first: dataset, n, seed, identity, distance.
-
-    Raises:
-        DataError: there is no forget identity.
-    """
-    found = [
-        frame[frame["set"] == "forget"].assign(dataset=dataset, n=n, seed=int(meta["seed"]))
-        for frame, meta in tables
-        if (meta["dataset"], meta["n"]) == (dataset, n) and not meta["blown_up"]
-    ]
-    if not found:
-        raise DataError(f"no table of identities of {dataset} n = {n}: there is nobody to show")
-    ordered = pd.concat(found).sort_values(["distance", "seed", "identity"], ascending=[False, True, True])
-    columns = ["dataset", "n", "seed", "identity", "distance"]
-    return ordered.drop_duplicates("identity")[columns].head(_HARDEST).reset_index(drop=True)
 
 
 def hardest(
@@ -55,7 +25,7 @@ def hardest(
     It shows faces: draw it only where somebody has asked for it. An identity is called by its number.
 
     Args:
-        chosen: what ``hardest_identities`` returned.
+        chosen: what ``oneshui.report.identities.hardest_identities`` returned.
         pixels: for each of its rows the support photo, ``(3, H, W)``, and forget images, ``(K, 3, H, W)``, K >= 1;
             uint8, RGB, one size. The first five forget images are drawn.
 

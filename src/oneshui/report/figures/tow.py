@@ -17,7 +17,7 @@ from oneshui.report.style import RC, colours_of, figure_name
 from oneshui.report.verdict import side_of
 
 #: inches: as wide as a phone shows it without shrinking it
-_WIDTH, _LINE = 4.3, 0.27
+_WIDTH, _LINE = 3.8, 0.27
 _GAIN = "tow_minus_pretrain"
 
 
@@ -39,7 +39,7 @@ def tow_gains(rows: pd.DataFrame, decimals: int = 1) -> tuple[Figure, str] | Non
     floor = rows.loc[rows["method"] == "ceiling", f"{_GAIN}_mean"]
     reference = float(floor.iloc[0]) if len(floor) else math.nan
     colours = colours_of(str(row["method"]) for row in records)
-    with rc_context({**RC, "font.size": 9, "xtick.labelsize": 9, "ytick.labelsize": 9}):
+    with rc_context({**RC, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9}):
         lines = len(records) + bool(groups[1])
         figure = Figure(figsize=(_WIDTH, _LINE * lines + 0.8), layout="constrained")
         axes = figure.subplots()
