@@ -108,52 +108,42 @@ def index_attacks(
     }, single.astype(float).tolist()
 
 
-@dataclass(frozen=True)
-class Published:
-    """Published results of one table, by dataset, n, method, variant and metric; in percent."""
+def check_published(frame: pd.DataFrame, table: Any) -> None:
+    """Refuse published results that lack a column or have one twice in ``table``, the number of a table.
 
-    values: Mapping[tuple[str, int, str, str, str], tuple[float, float]]
-    measures: Mapping[str, set[str]]
-    variants: Mapping[str, Any]
+    Raises:
+        DataError: they do.
+    """
+    missing = [name for name in _PUBLISHED_COLUMNS if name not in frame.columns]
+    if missing:
+        raise DataError(f"published results lack the columns {missing}, needed: {', '.join(_PUBLISHED_COLUMNS)}")
+    keys = ["dataset", "n_identities", "method", "variant", "metric"]
+    own = frame[frame["table"] == table].fillna({"variant": ""})
+    repeated = own[own.duplicated(keys)]
+    if len(repeated):
+        raise DataError(f"published results have {tuple(repeated.iloc[0][keys])} several times, allowed: once")
 
-    @classmethod
-    def of(cls, frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> "Published":
-        """Read those of the table that ``spec`` names under ``published``; without one there are none.
 
-        Raises:
-            DataError: a column is missing, or a result is there twice.
-        """
-        named = spec.get("published")
-        if frame is None or named is None:
-            return cls({}, {}, {})
-        missing = [name for name in _PUBLISHED_COLUMNS if name not in frame.columns]
-        if missing:
-            raise DataError(f"published results lack the columns {missing}, needed: {', '.join(_PUBLISHED_COLUMNS)}")
-        keys = ["dataset", "n_identities", "method", "variant", "metric"]
-        own = frame[frame["table"] == named["table"]].fillna({"variant": ""})
-        repeated = own[own.duplicated(keys)]
-        if len(repeated):
-            raise DataError(f"published results have {tuple(repeated.iloc[0][keys])} several times, allowed: once")
-        values = {
-            (str(dataset), int(n), str(method), str(variant), str(metric)): (float(mean), float(std))
-            for dataset, n, method, variant, metric, mean, std in own[[*keys, "mean", "std"]].itertuples(index=False)
-        }
-        measures: dict[str, set[str]] = {}
-        for dataset, metric in zip(frame["dataset"], frame["metric"], strict=True):
-            if str(metric).endswith("_retain"):
-                measures.setdefault(str(dataset), set()).add(str(metric).removesuffix("_retain"))
-        return cls(values, measures, named.get("variants") or {})
+def published_of(
+    frame: pd.DataFrame, spec: Mapping[str, Any], dataset: str, n: int, method: str, measure: str | None
+) -> dict[str, tuple[float, float]]:
+    """Return quantity -> published mean and standard deviation of a model, in percent.
 
-    def of_model(self, dataset: str, n: int, method: str, measure: str | None) -> dict[str, tuple[float, float]]:
-        """Return quantity -> published mean and standard deviation of a model."""
-        variant = self.variants.get(method, "")
-        if isinstance(variant, Mapping):
-            variant = variant.get(f"{dataset}/n{n}", "")
-        name = "metaunlearn" if variant else method  # the paper's only method with variants
-        # a ToW of accuracies is not compared with a published one of mAPs
-        if measure not in self.measures.get(dataset, set()):
-            return {}
-        metrics = {name: f"{measure}_{name}" for name in ("retain", "forget", "test")}
-        metrics |= {"tow": "tow", "mia": _PUBLISHED_MIA}
-        found = {quantity: self.values.get((dataset, n, name, variant, metric)) for quantity, metric in metrics.items()}
-        return {quantity: value for quantity, value in found.items() if value is not None}
+    ``spec`` has the published ``table`` and which of MetaUnlearn's ``variants`` a method is there.
+    """
+    variant = (spec.get("variants") or {}).get(method, "")
+    if isinstance(variant, Mapping):
+        variant = variant.get(f"{dataset}/n{n}", "")
+    name = "metaunlearn" if variant else method  # the paper's only method with variants
+    own = frame[frame["dataset"] == dataset]
+    # a ToW of accuracies is not compared with a published one of mAPs
+    if f"{measure}_retain" not in set(own["metric"]):
+        return {}
+    own = own[(own["table"] == spec["table"]) & (own["n_identities"] == n) & (own["method"] == name)]
+    own = own[own["variant"].fillna("") == variant]
+    metrics = {f"{measure}_{each}": each for each in ("retain", "forget", "test")} | {
+        "tow": "tow",
+        _PUBLISHED_MIA: "mia",
+    }
+    found = zip(own["metric"], own["mean"], own["std"], strict=True)
+    return {metrics[metric]: (float(mean), float(std)) for metric, mean, std in found if metric in metrics}

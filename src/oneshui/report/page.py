@@ -37,7 +37,7 @@ from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.style import display_name, setting_name
 from oneshui.report.tables import settings_of
 from oneshui.report.verdict import verdict
-from oneshui.report.write import Cell, Grid, ablation, grid, name_of, note_of, unit_of, warnings_of
+from oneshui.report.write import Cell, Grid, ablation, columns_of, grid, name_of, note_of, unit_of, warnings_of
 
 Item = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ def render(inputs: Inputs) -> str:
     people, content = _identities(inputs, points, shown)
     sections = [
         Section("summary", "Summary", "", _summary(inputs)),
-        Section("tables", "Tables", "", [*_grids(inputs, "results", ""), *_ablations(inputs)]),
+        Section("tables", "Tables", "", _grids(inputs, "results", "")),
         Section("attacks", "Attacks", "Can an attacker tell forget images from images that no model saw?",
                 [*_grids(inputs, "attacks", "Attacks on "), *_curves(inputs, labels)]),
         Section("controls", "Controls", "Do the features still know the people? Did the photo matter?",
@@ -252,12 +252,22 @@ def _image(caption: str, alt: str, figure: Figure, *, wide: bool) -> Item:
 
 
 def _per_setting(
-    inputs: Inputs, items_of: Callable[[str, str, pd.DataFrame], list[Item]], kind: str = ""
+    inputs: Inputs, items_of: Callable[[str, str, pd.DataFrame], list[Item]], *, whole: bool = False, kind: str = ""
 ) -> list[Part]:
-    """Return a part for each table that has items: ``items_of`` its name, a setting's name, and the setting's rows."""
+    """Return a part for each table that has items.
+
+    Args:
+        inputs: of the page.
+        items_of: takes the name of a table, the name of a setting, and its rows.
+        whole: a table with ``layout: tow`` is given whole.
+        kind: of the parts.
+    """
     parts = []
     for name, results in inputs.tables.items():
-        items = [item for key, rows in settings_of(results) for item in items_of(name, setting_name(*key), rows)]
+        settings = [(setting_name(*key), rows) for key, rows in settings_of(results)]
+        if whole and inputs.spec(name).get("layout") == "tow":
+            settings = [("ToW, %", results)]
+        items = [item for setting, rows in settings for item in items_of(name, setting, rows)]
         parts += [Part(str(inputs.spec(name)["title"]), items, kind)] if items else []
     return parts
 
@@ -275,48 +285,34 @@ def _summary(inputs: Inputs) -> list[Part]:
         "seeds, a bar its 95% interval, an arrow the end of the picture. A full dot: the interval leaves out 0, the "
         "original model. The second retrained model shows the noise of training."
     )
-    return [*_per_setting(inputs, items_of, "settings"), Part("", [{"type": "text", "text": words}])]
+    return [*_per_setting(inputs, items_of, kind="settings"), Part("", [{"type": "text", "text": words}])]
 
 
 def _grids(inputs: Inputs, view: str, caption: str) -> list[Part]:
     """Return the columns of a view of each setting; nothing where no table asks for them or has their numbers."""
-    firsts = [column.names[0] for column in COLUMNS if column.view == view and not column.optional]
     shown: set[str] = set()  # tables may share runs, whose costs are to be seen once
 
     def items_of(name: str, setting: str, rows: pd.DataFrame) -> list[Item]:
-        spec, count = inputs.spec(name), len(inputs.seeds)
-        privacy = bool(spec.get("privacy"))
-        if view == "results" and spec.get("layout") == "tow":
+        spec, decimals, count = inputs.spec(name), inputs.decimals(name), len(inputs.seeds)
+        rows = rows[~rows["method"].isin(TRAINED)] if view == "costs" else rows
+        columns = columns_of(rows, view)
+        asked = view == "results" or (view != "costs" and spec.get("privacy"))
+        if not asked and rows[[column.names[0] for column in columns]].isna().all(axis=None):
             return []
-        if view == "costs":
-            rows = rows[~rows["method"].isin(TRAINED)]
-        if not (rows[firsts].notna().any(axis=None) or view == "results" or (privacy and view != "costs")):
-            return []
-        cells = grid(rows, [view], inputs.decimals(name))
+        whole = view == "results" and spec.get("layout") == "tow"
+        cells = ablation(rows, decimals) if whole else grid(rows, columns, decimals)
         if view == "costs" and f"{setting} {cells}" in shown:
             return []
         shown.add(f"{setting} {cells}")
-        unit = f"({unit_of(rows)}) " if view == "results" else ""
+        unit = f"({unit_of(rows)}) " if view == "results" and not whole else ""
         items = [_table(f"{caption}{setting}", cells, note=f"{unit}{note_of(view, rows, count)}")]
         if view == "results":
-            items += _warnings(warnings_of(rows, count, privacy=privacy))
+            items += _warnings(warnings_of(rows, count, privacy=bool(spec.get("privacy")) and not whole))
         if view == "attacks" and name in inputs.attacks:
-            items += _auc_by_seed(inputs.attacks[name], rows, inputs.decimals(name))
+            items += _auc_by_seed(inputs.attacks[name], rows, decimals)
         return items
 
-    return _per_setting(inputs, items_of)
-
-
-def _ablations(inputs: Inputs) -> list[Part]:
-    """Return the tables with one column per setting."""
-    parts = []
-    for name, results in inputs.tables.items():
-        if inputs.spec(name).get("layout") == "tow":
-            note = note_of("results", results, len(inputs.seeds))
-            items = [_table("ToW, %", ablation(results, inputs.decimals(name)), note=note)]
-            items += _warnings(warnings_of(results, len(inputs.seeds), privacy=False))
-            parts.append(Part(str(inputs.spec(name)["title"]), items))
-    return parts
+    return _per_setting(inputs, items_of, whole=view == "results")
 
 
 def _auc_by_seed(summary: pd.DataFrame, rows: pd.DataFrame, decimals: int) -> list[Item]:

@@ -16,7 +16,7 @@ import pandas as pd
 from oneshui.errors import ConfigError, DataError
 from oneshui.paths import origin_and_method, table_rows
 from oneshui.report.columns import COLUMNS, FLAGS, KEYS, NAMES, QUANTITIES
-from oneshui.report.numbers import Numbers, Published, index_attacks, index_metrics, measure_of
+from oneshui.report.numbers import Numbers, check_published, index_attacks, index_metrics, measure_of, published_of
 from oneshui.report.style import method_name
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ def make_table(
         DataError: the metrics contradict each other, or ``published`` has other columns or repeats a result.
     """
     _check_spec(spec, seeds)
-    printed = Published.of(published, spec)
+    printed = spec.get("published")
+    if published is not None and printed is not None:
+        check_published(published, printed["table"])
     labels = spec.get("labels") or {}
     models = table_rows(spec)
     rows = []
@@ -65,9 +67,10 @@ def make_table(
         found = index_metrics(own, [*models, *(f"wrong_photos/{name}" for name in spec["methods"])], f"n = {n}")
         for model in models:
             method = origin_and_method(model)[1]
-            published_of = printed.of_model(dataset, n, method, measure)
-            attacked = index_attacks(attacks, dataset, n, model)
-            numbers = Numbers(model, measure, seeds, found, *attacked, published_of)
+            beside = {}
+            if published is not None and printed is not None:
+                beside = published_of(published, printed, dataset, n, method, measure)
+            numbers = Numbers(model, measure, seeds, found, *index_attacks(attacks, dataset, n, model), beside)
             keys = (dataset, n, method, labels.get(method) or method_name(method), measure, method in data_methods)
             rows.append(dict(zip(KEYS, (*keys, _complete(numbers, f"{method} on {dataset}, n = {n}")), strict=True)))
             rows[-1] |= values_of(numbers)

@@ -42,14 +42,18 @@ def name_of(row: Mapping[Any, Any]) -> Cell:
     return Cell(display_name(method, str(row["label"])), mark=mark)
 
 
-def grid(rows: pd.DataFrame, views: Sequence[str], decimals: int) -> Grid:
-    """Return head and rows of a setting: the model, then all columns of ``views``."""
-    records = rows.to_dict("records")
-    ranks = ranks_of(rows, decimals)
+def columns_of(table: pd.DataFrame, *views: str) -> list[Column]:
+    """Return the printed columns of ``views``, without optional ones that the table has no number of."""
     shown = [column for column in COLUMNS if column.view and column.view in views]
-    shown = [each for each in shown if not each.optional or rows[each.names[0]].notna().any()]
-    head = [Cell("Model"), *(Cell(column.head) for column in shown)]
-    return [head, *([name_of(row), *(_cell(row, each, decimals, ranks) for each in shown)] for row in records)]
+    return [each for each in shown if not each.optional or table[each.names[0]].notna().any()]
+
+
+def grid(rows: pd.DataFrame, columns: Sequence[Column], decimals: int) -> Grid:
+    """Return head and rows of a setting: the model, then ``columns``."""
+    ranks = ranks_of(rows, decimals)
+    head = [Cell("Model"), *(Cell(column.head) for column in columns)]
+    records = rows.to_dict("records")
+    return [head, *([name_of(row), *(_cell(row, each, decimals, ranks) for each in columns)] for row in records)]
 
 
 def ablation(table: pd.DataFrame, decimals: int) -> Grid:
@@ -113,14 +117,17 @@ def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:
             "training data."
         )
     if view == "attacks":
-        counts = rows[["members", "non_members", "smallest_fpr"]].dropna()
+        counts = rows[["members", "non_members", "smallest_fpr"]].dropna().drop_duplicates()
         if counts.empty:
             return "No model was attacked in every seed."
-        members, others, smallest = counts.iloc[0]
+        images, limit = "forget against test images", "what the test images resolve,"
+        if len(counts) == 1:  # of one setting
+            members, others, smallest = counts.iloc[0]
+            images = f"{int(members)} forget against {int(others)} test images"
+            limit = f"{smallest:.3g}% FPR"
         return (
-            f"RMIA on {int(members)} forget against {int(others)} test images, pooled over seeds. Percent "
-            f"[95% interval] (hits/members). An AUC of 50 is a guess. Below {smallest:.3g}% FPR no false alarm is "
-            "allowed."
+            f"RMIA on {images}, pooled over seeds. Percent [95% interval] (hits/members). An AUC of 50 is a guess. "
+            f"Below {limit} no false alarm is allowed."
         )
     if view == "costs":
         return "Mean over seeds of time and peak memory, beyond the loaded model and data."
@@ -138,28 +145,35 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
         spec: the same specification.
         seeds: the same seeds.
     """
-    decimals, count = int(spec.get("decimals", 1)), len(seeds)
-    parts = [f"# {spec['title']}"]
+    decimals, count, privacy = int(spec.get("decimals", 1)), len(seeds), bool(spec["privacy"])
+    lines = [f"# {spec['title']}"]
     if spec.get("layout") == "tow":
-        parts += [_markdown(ablation(table, decimals)), f"ToW in percent. {note_of('results', table, count)} {_BESIDE}"]
-        parts.append(_bullets(warnings_of(table, count, privacy=False)))
-        return "\n\n".join(part for part in parts if part) + "\n"
+        lines += [_markdown(ablation(table, decimals)), f"ToW in percent. {note_of('results', table, count)} {_BESIDE}"]
+        return _paragraphs([*lines, _bullets(warnings_of(table, count, privacy=False))])
     for setting, rows in settings_of(table):
-        parts += [f"## {setting_name(*setting)} ({unit_of(rows)})"]
-        parts.append(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))
-        for heading, views in PARTS.items():
-            if heading and not spec["privacy"]:
-                continue
-            published = f" {_BESIDE}" if not heading and rows["published_tow"].notna().any() else ""
-            parts += [f"### {heading}" if heading else "", _markdown(grid(rows, views, decimals))]
-            parts.append(note_of(views[0], rows, count) + published)
-            if not heading:
-                parts.append(_bullets(warnings_of(rows, count, privacy=bool(spec["privacy"]))))
-    parts.append("docs/metrics.md says what each number means and what it cannot show.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+        lines.append(f"## {setting_name(*setting)} ({unit_of(rows)})")
+        lines.append(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))
+        for heading, views in _parts(privacy):
+            lines += [heading and f"### {heading}", _markdown(grid(rows, columns_of(table, *views), decimals))]
+            lines.append(_note(heading, views, rows, count))
+            lines.append("" if heading else _bullets(warnings_of(rows, count, privacy=privacy)))
+    return _paragraphs([*lines, "docs/metrics.md says what each number means and what it cannot show."])
 
 
 _BESIDE = "In brackets: the published value."
+
+
+def _parts(privacy: bool) -> list[tuple[str, tuple[str, ...]]]:
+    return [(heading, views) for heading, views in PARTS.items() if privacy or not heading]
+
+
+def _note(heading: str, views: Sequence[str], rows: pd.DataFrame, count: int) -> str:
+    beside = not heading and rows["published_tow"].notna().any()
+    return note_of(views[0], rows, count) + (f" {_BESIDE}" if beside else "")
+
+
+def _paragraphs(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def unit_of(rows: pd.DataFrame) -> str:
@@ -191,24 +205,17 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
     """
     decimals, title = int(spec.get("decimals", 1)), str(spec["title"])
     seeds = int(table["n_seeds"].max()) if table["n_seeds"].notna().any() else 0
-    beside = f" {_BESIDE}" if table["published_tow"].notna().any() else ""
     if spec.get("layout") == "tow":
         head, *body = ablation(table, decimals)
-        return _latex(f"{title}. ToW in percent. {note_of('results', table, seeds)}{beside}", head, [("", body)])
+        return _latex(f"{title}. ToW in percent. {_note('', ['results'], table, seeds)}", head, [("", body)])
     parts = []
-    for heading, views in PARTS.items():
-        if heading and not spec["privacy"]:
-            continue
-        # one head for all settings: a column that some setting lacks is there for all
-        whole = grid(table, views, decimals)[0]
-        blocks = []
+    for heading, views in _parts(bool(spec["privacy"])):
+        columns, blocks = columns_of(table, *views), []
         for setting, rows in settings_of(table):
-            head, *lines = grid(rows, views, decimals)
-            place = {cell.text: i for i, cell in enumerate(head)}
-            lines = [[line[place[c.text]] if c.text in place else Cell(DASH) for c in whole] for line in lines]
-            blocks.append((f"{setting_name(*setting)} ({unit_of(rows)})", lines))
-        note = f"{note_of(views[0], table, seeds)}{beside if not heading else ''}"
-        parts.append(_latex(f"{title}. {heading} {note}".replace("  ", " "), whole, blocks))
+            head, *body = grid(rows, columns, decimals)
+            blocks.append((f"{setting_name(*setting)} ({unit_of(rows)})", body))
+        words = [f"{title}.", heading, _note(heading, views, table, seeds)]
+        parts.append(_latex(" ".join(word for word in words if word), head, blocks))
     return "\n".join(parts)
 
 

@@ -27,6 +27,8 @@ from oneshui.report.tables import read_csv
 from oneshui.schemas import METRICS, read_table
 
 _SPLITS = ("retain", "forget", "test")
+_DOT: dict[str, Any] = {"marker": "o", "ms": 2, "mfc": "white", "mec": "#333333", "mew": 0.5, "ls": "none"}
+_ERROR_BAR: dict[str, Any] = {"fmt": "none", "ecolor": "#444444", "elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
 _COLUMNS = ("dataset", "n", "method", "quantity", "seed", "value", "std")
 
 
@@ -116,14 +118,12 @@ def _draw_bars(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> 
                 axes.text(x, 2, "missing", rotation=90, ha="center", va="bottom", fontsize=7, color=colour)
                 continue
             axes.bar(x, mean, width * 0.9, color=colour)
-            _error_bar(axes, x, mean, yerr=std)
-            offsets = np.linspace(-0.25, 0.25, len(dots)) * width
-            axes.plot(x + offsets, dots, "o", ms=2, mfc="white", mec="#333333", mew=0.5, ls="none")
+            if np.isfinite(std):
+                axes.errorbar(x, mean, yerr=std, **_ERROR_BAR)
+            axes.plot(x + np.linspace(-0.25, 0.25, len(dots)) * width, dots, **_DOT)
     axes.set_xticks(range(len(_SPLITS)), [f"{split} images" for split in _SPLITS])
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(_SPLITS) - 0.5)
-    axes.set_ylim(0, 105)
-    axes.set_yticks(range(0, 101, 25))
+    axes.set(xlim=(-0.5, len(_SPLITS) - 0.5), ylim=(0, 105), yticks=range(0, 101, 25))
     axes.grid(axis="y")
 
 
@@ -132,19 +132,18 @@ def _draw_tow(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> N
     for y, method in enumerate(methods):
         mean, std, dots = _values(points, method, "tow")
         if np.isnan(mean):
-            transform = axes.get_yaxis_transform()
-            axes.text(0.02, y, "missing", transform=transform, va="center", fontsize=7, color=colours[method])
+            across = axes.get_yaxis_transform()
+            axes.text(0.02, y, "missing", transform=across, va="center", fontsize=7, color=colours[method])
             continue
-        _error_bar(axes, mean, y, xerr=std)
-        axes.plot(dots, np.full(len(dots), y + 0.25), "o", ms=2, mfc="white", mec="#333333", mew=0.5, ls="none")
+        if np.isfinite(std):
+            axes.errorbar(mean, y, xerr=std, **_ERROR_BAR)
+        axes.plot(dots, np.full(len(dots), y + 0.25), **_DOT)
         axes.plot(mean, y, "o", ms=5, color=colours[method])
-    nothing = _values(points, "pretrain", "tow")[0] if "pretrain" in colours else np.nan
-    if not np.isnan(nothing):
-        axes.axvline(nothing, color=colours["pretrain"], lw=0.8, ls=(0, (4, 2)), zorder=0)
+        if method == "pretrain":
+            axes.axvline(mean, color=colours[method], lw=0.8, ls=(0, (4, 2)), zorder=0)
     axes.set_yticks(range(len(methods)), [figure_name(name) for name in methods])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(methods) - 0.4, -0.6)
-    axes.set_xlabel("ToW (%)")
+    axes.set(ylim=(len(methods) - 0.4, -0.6), xlabel="ToW (%)")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="x")
 
@@ -155,11 +154,4 @@ def _values(points: pd.DataFrame, method: str, quantity: str) -> tuple[float, fl
     means = own[own["seed"].isna()]
     if means.empty:
         return np.nan, np.nan, []
-    mean, std = means["value"].iloc[0], means["std"].iloc[0]
-    return float(mean), float(std), own.loc[own["seed"].notna(), "value"].tolist()
-
-
-def _error_bar(axes: Axes, x: float, y: float, *, xerr: float | None = None, yerr: float | None = None) -> None:
-    if np.isfinite([each for each in (xerr, yerr) if each is not None]).all():
-        style: dict[str, Any] = {"ecolor": "#444444", "elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8}
-        axes.errorbar(x, y, xerr=xerr, yerr=yerr, fmt="none", **style)
+    return float(means["value"].iloc[0]), float(means["std"].iloc[0]), own.loc[own["seed"].notna(), "value"].tolist()
