@@ -4,6 +4,7 @@ A new figure is a module here with a function ``from_files``, and a line in ``KI
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,27 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-#: kind in the config -> module in this package. Named, not imported: this list is read where matplotlib is not needed.
+
+@dataclass(frozen=True)
+class Kind:
+    """What draws a kind of figure, and from which files.
+
+    Attributes:
+        module: in this package. Named, not imported: this list is read where matplotlib is not needed.
+        needs: its inputs, in this order: table (the CSV), metrics, models, attacks or identities.
+    """
+
+    module: str
+    needs: tuple[str, ...]
+
+
+#: by name in the config
 KINDS = {
-    "table_bars": "bars",
-    "training_curves": "training",
-    "roc": "roc",
-    "hardness": "identities",
-    "harm": "identities",
+    "table_bars": Kind("bars", ("table", "metrics")),
+    "training_curves": Kind("training", ("models",)),
+    "roc": Kind("roc", ("attacks",)),
+    "hardness": Kind("identities", ("table", "identities")),
+    "harm": Kind("identities", ("table", "identities")),
 }
 
 
@@ -30,7 +45,7 @@ def draw(
     """Return the figure that ``spec`` asks for, and the plotted points.
 
     Args:
-        inputs: files of the figure; which ones, says ``from_files`` of its module.
+        inputs: what the kind needs.
         name: name of the figure in the config, for error messages.
         spec: ``kind``, and ``blocks`` for hardness and harm.
         rows: models of the figure's table, in order.
@@ -44,8 +59,8 @@ def draw(
     kind = spec.get("kind")
     if kind not in KINDS:
         raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: {', '.join(KINDS)}")
-    module = import_module(f"{__name__}.{KINDS[kind]}")
-    if not inputs and kind != "training_curves":
-        raise ConfigError(f"figure {name!r}: {kind} needs the CSV of a table or attacks, but has no input")
+    if not inputs:
+        raise ConfigError(f"figure {name!r}: {kind} needs {' and '.join(KINDS[kind].needs)}, but has no input")
+    module = import_module(f"{__name__}.{KINDS[kind].module}")
     found: tuple[Figure, pd.DataFrame] = module.from_files(inputs, spec=spec, rows=rows, seeds=seeds)
     return found
