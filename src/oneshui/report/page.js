@@ -8,6 +8,7 @@
   const draw = () => {
     const spec = structuredClone(content.spec);
     spec.data.values = values;
+    spec.layer[1].encoding.shape.scale = { domain: content.labels };
     spec.layer[1].encoding.color.scale = { domain: content.labels, range: content.colours[night.matches ? "dark" : "light"] };
     const [ink, soft, rule] = ["--ink", "--soft", "--rule"].map(style);
     spec.config = {

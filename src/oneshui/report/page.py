@@ -283,8 +283,10 @@ def _summary(inputs: Inputs) -> list[Part]:
     words = (
         f"{count} {'seed' if count == 1 else 'seeds'}: {', '.join(map(str, inputs.seeds))}. A dot is the mean over "
         "seeds, a bar its 95% interval, an arrow the end of the picture. A full dot: the interval leaves out 0, the "
-        "original model. The second retrained model shows the noise of training."
+        "original model."
     )
+    if any("ceiling" in set(results["method"]) for results in inputs.tables.values()):
+        words += " The second retrained model shows the noise of training."
     return [*_per_setting(inputs, items_of, kind="settings"), Part("", [{"type": "text", "text": words}])]
 
 

@@ -81,11 +81,11 @@ def tow_gains(rows: pd.DataFrame, decimals: int = 1) -> tuple[Figure, str] | Non
 
 
 def _limits(records: Sequence[Mapping[Any, Any]], reference: float) -> tuple[float, float]:
-    """Return the ends of the axis: room for all means and short intervals; long ones are cut."""
+    """Return the ends of the axis: room for all means, and for intervals unless they would hide differences."""
     means = [float(row[f"{_GAIN}_mean"]) for row in records if math.isfinite(row[f"{_GAIN}_mean"])]
     known = [0.0, *means, *([reference] if math.isfinite(reference) else [])]
     low, high = min(known), max(known)
-    room = max(high - low, 1.0)
+    room = max(high - low, 20.0)  # points
     ends = [float(row[f"{_GAIN}_mean"]) + sign * float(row[f"{_GAIN}_ci95"]) for row in records for sign in (-1, 1)]
     ends = [end for end in ends if math.isfinite(end)]
     low = max(min([low, *ends]), low - 0.4 * room)
