@@ -132,8 +132,10 @@ def _with_data(setting: Setting) -> str:
 
 def _attack(setting: Setting) -> str:
     k, n = len(setting.recognised), len(setting.attacked)
-    where = f"after {k} of {n} methods" if n > 1 else f"after {_names(setting.attacked)}"
-    return f"The attack {'still recognises' if k else 'no longer recognises for certain'} the forget images {where}."
+    if not k:
+        return "The attack works on the original model, but not clearly after any method."
+    where = f"{k} of {n} methods" if n > 1 else _names(setting.attacked)
+    return f"The attack still recognises the forget images after {where}."
 
 
 Case = tuple[str, Callable[[Setting], Any], Callable[[Setting], str]]

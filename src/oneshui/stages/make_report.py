@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from oneshui.files import sha256_file, write_text
-from oneshui.report.page import Inputs, render
+from oneshui.report.contents import Inputs
+from oneshui.report.page import render
 from oneshui.report.tables import read_csv
 from oneshui.schemas import IDENTITIES, SPLITS, read_table
 

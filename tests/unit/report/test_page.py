@@ -18,8 +18,9 @@ from tests.unit.report.invented import config_of, write_inputs
 
 from oneshui.errors import ConfigError, DataError
 from oneshui.report import explorer
+from oneshui.report.contents import Inputs
 from oneshui.report.identities import identity_points
-from oneshui.report.page import Inputs, render
+from oneshui.report.page import render
 from oneshui.report.style import INKS, PAPERS, colours_of, dark
 from oneshui.schemas import IDENTITIES, SPLITS, read_table
 

@@ -138,5 +138,11 @@ def test_an_area_below_a_guess_is_no_success() -> None:
     assert "after 1 of 2 methods" in found
 
 
+def test_an_attack_that_works_after_no_method_is_no_proof() -> None:
+    found = said(area("pretrain", 65, 75, forget_mean=90.0), area("ssd", 45, 55), area("pgu", 49.96, 55))
+    assert found.endswith("The attack works on the original model, but not clearly after any method.")
+    assert said(area("pretrain", 65, 75, forget_mean=90.0), area("ssd", 55, 65)).endswith("images after SSD.")
+
+
 def test_lists_of_names() -> None:
     assert [listed("a"), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]
