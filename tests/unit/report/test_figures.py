@@ -290,8 +290,9 @@ def test_an_image_of_the_page_is_the_figure_with_two_sets_of_colours() -> None:
 def test_a_name_is_drawn_as_it_is_written() -> None:
     assert figure_name("ssd", "$x^2") == r"\$x^2" and len(figure_name("ssd", "x" * 99)) == 30
     assert figure_name("pretrain", "Pretrain") == "Original model"
-    figure, _ = tow_gains(gains(label=r"$\frac{1}")) or (None, "")
-    assert figure is not None and r"$\frac{1}" in svg_of(figure)
+    for label in (r"$\frac{1}", "#abcdef; 0.12345"):
+        figure, _ = tow_gains(gains(label=label)) or (Figure(), "")
+        assert f">{label}</text>" in svg_of(figure)
 
 
 def gains(half: float = 1.0, **change: Any) -> pd.DataFrame:

@@ -19,7 +19,9 @@ from oneshui.report.style import RC, dark
 _PNG_DPI = 150
 #: for figures in the page: text stays text, ids do not depend on chance, and the paper shows through
 _SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "oneshui", "savefig.facecolor": "none"}
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}(?=[;\"\s])")
+#: attributes that hold colours, or places in more digits than a screen has
+_ATTRIBUTE = re.compile(r'\s(style|d|x|y|x1|x2|y1|y2)="([^"]*)"')
+_COLOUR, _LONG = re.compile(r"#[0-9a-fA-F]{6}"), re.compile(r"\d+\.\d{3,}")
 
 
 def save_figure(
@@ -53,18 +55,25 @@ def svg_of(figure: Figure) -> str:
     buffer = io.StringIO()
     with rc_context({**RC, **_SVG}):
         figure.savefig(buffer, format="svg", dpi=_PNG_DPI, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text[text.index("<svg") :].replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
-    text = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)  # of a pixel
-    colours = sorted({"#000000"} | {found.lower() for found in _COLOUR.findall(text)})
-    text = _COLOUR.sub(lambda found: f"var(--c{found[0][1:].lower()})", text)
-    light, night = (";".join(f"--c{colour[1:]}:{of(colour)}" for colour in colours) for of in (str, dark))
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    colours = {"#000000"}
+
+    def changed(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name == "style":
+            colours.update(each.lower() for each in _COLOUR.findall(value))
+            value = _COLOUR.sub(lambda each: f"var(--c{each[0][1:].lower()})", value)
+            value = value.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
+        else:
+            value = _LONG.sub(lambda each: f"{float(each[0]):.2f}", value)
+        return f' {name}="{value}"'
+
+    # in attributes only: words of a figure are left as they are
+    text = _ATTRIBUTE.sub(changed, text[text.index("<svg") :])
+    light, night = (";".join(f"--c{each[1:]}:{of(each)}" for each in sorted(colours)) for of in (str, dark))
     # text that is black has no colour of its own
-    style = (
-        f"<style>svg{{{light}}}text{{fill:var(--c000000)}}@media (prefers-color-scheme:dark){{svg{{{night}}}}}</style>"
-    )
-    return re.sub(r"<defs>\s*<style[^>]*>", lambda found: f"{style}{found[0]}", text, count=1)
+    style = f"svg{{{light}}}text{{fill:var(--c000000)}}@media (prefers-color-scheme:dark){{svg{{{night}}}}}"
+    return text.replace("<defs>", f"<style>{style}</style><defs>", 1)
 
 
 def image_of(figure: Figure) -> str:
