@@ -25,7 +25,7 @@ _PANELS = 4
 #: models that every panel shows for comparison, with their dashes
 COMPARED = {"pretrain": (0, (4, 1.5)), "retrain": (0, (1.2, 1.2))}
 #: places on the horizontal axis at which a curve is drawn: finer steps cannot be seen, and would fill a page
-_PLACES = 220
+_PLACES = 180
 
 Values = npt.NDArray[np.float64]
 
@@ -148,6 +148,7 @@ def _panel(axes: Axes, curves: pd.DataFrame, row: str, colours: Mapping[str, str
         axes.plot(x, y[0], color=colour, drawstyle="steps-post")
     axes.set_xlim(left, 1)
     axes.set_ylim(floor, 1.1)
+    axes.minorticks_off()
     axes.grid(which="major")
 
 

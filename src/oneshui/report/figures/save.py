@@ -21,7 +21,7 @@ _PNG_DPI = 150
 _SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "oneshui", "savefig.facecolor": "none"}
 #: attributes that hold colours, or places in more digits than a screen has
 _ATTRIBUTE = re.compile(r'\s(style|d|x|y|x1|x2|y1|y2)="([^"]*)"')
-_COLOUR, _LONG = re.compile(r"#[0-9a-fA-F]{6}"), re.compile(r"\d+\.\d{3,}")
+_COLOUR, _LONG = re.compile(r"#[0-9a-fA-F]{6}"), re.compile(r"\d+\.\d{2,}")
 
 
 def save_figure(
@@ -65,7 +65,7 @@ def svg_of(figure: Figure) -> str:
             value = _COLOUR.sub(lambda each: f"var(--c{each[0][1:].lower()})", value)
             value = value.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
         else:
-            value = _LONG.sub(lambda each: f"{float(each[0]):.2f}", value)
+            value = _LONG.sub(lambda each: f"{float(each[0]):.1f}", value)
         return f' {name}="{value}"'
 
     # in attributes only: words of a figure are left as they are
