@@ -80,11 +80,12 @@ class Column:
 
 
 def mean_std(row: Row, key: str, decimals: int) -> str:
+    """Return a mean over seeds and its standard deviation: ``85.0 +- 1.0``."""
     return with_std(row[f"{key}_mean"], row[f"{key}_std"], decimals)
 
 
 def with_std(mean: float, std: float, decimals: int) -> str:
-    """Return ``85.0 +- 1.0``, without the second number where there is none."""
+    """Return the same of two numbers, without the second where there is none."""
     return f"{mean:.{decimals}f}" + ("" if math.isnan(std) else f" \N{PLUS-MINUS SIGN} {std:.{decimals}f}")
 
 
@@ -96,6 +97,7 @@ def difference(row: Row, key: str, decimals: int) -> str:
 
 
 def interval(row: Row, key: str, decimals: int) -> str:
+    """Return a value and its 95% interval: ``89.8 [86.7, 92.3]``."""
     return f"{row[key]:.{decimals}f} [{row[f'{key}_low']:.{decimals}f}, {row[f'{key}_high']:.{decimals}f}]"
 
 

@@ -19,7 +19,7 @@ _PUBLISHED_COLUMNS = ("table", "dataset", "n_identities", "method", "variant", "
 _PUBLISHED_MIA = "tpr_at_fpr_0.0001"
 
 Values = npt.NDArray[np.float64]
-#: (attack, metric, false positive rate; NaN never: 0 for an AUC) -> a row of the summary of attacks
+#: (attack, metric, false positive rate or 0 for an AUC) -> row of the summary of attacks
 Attacks = Mapping[tuple[str, str, float], Mapping[Any, Any]]
 
 
