@@ -29,10 +29,10 @@ def verdict(rows: pd.DataFrame, *, n_seeds: int, decimals: int = 1) -> list[str]
         n_seeds: seeds that every row was asked for.
         decimals: of the table; what prints alike is called alike.
     """
-    setting = Setting(rows, n_seeds, decimals)
+    facts = Facts(rows, n_seeds, decimals)
     said = []
     for cases in (RESULTS, CAVEATS):
-        said += next(([say(setting)] for _, applies, say in cases if applies(setting)), [])
+        said += next(([say(facts)] for _, applies, say in cases if applies(facts)), [])
     return said
 
 
@@ -50,7 +50,7 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-class Setting:
+class Facts:
     """Facts about a setting that cases ask for. ``rivals`` are the methods that do not use the training data."""
 
     def __init__(self, rows: pd.DataFrame, n_seeds: int, decimals: int) -> None:
@@ -111,34 +111,34 @@ def _names(rows: Sequence[Row]) -> str:
     return listed(str(row["label"]) for row in rows)
 
 
-def _better(setting: Setting) -> str:
-    best, *others = setting.on_side(setting.rivals, 1)
-    gain = difference(best, _GAIN, setting.decimals)
+def _better(facts: Facts) -> str:
+    best, *others = facts.on_side(facts.rivals, 1)
+    gain = difference(best, _GAIN, facts.decimals)
     if not others:
         return f"{best['label']} is better than the original model: {gain} points of ToW."
-    count = f"{1 + len(others)} of {len(setting.rivals)} methods are better than the original model"
+    count = f"{1 + len(others)} of {len(facts.rivals)} methods are better than the original model"
     return f"{count}, most of all {best['label']}: {gain} points of ToW."
 
 
-def _worse(setting: Setting) -> str:
-    found = setting.on_side(setting.rivals, -1)
+def _worse(facts: Facts) -> str:
+    found = facts.on_side(facts.rivals, -1)
     return f"No method is better than the original model; {_names(found)} {'is' if len(found) == 1 else 'are'} worse."
 
 
-def _with_data(setting: Setting) -> str:
-    found = setting.on_side(setting.with_data, 1)
+def _with_data(facts: Facts) -> str:
+    found = facts.on_side(facts.with_data, 1)
     return f"Only methods that use the training data beat the original model (not comparable): {_names(found)}."
 
 
-def _attack(setting: Setting) -> str:
-    k, n = len(setting.recognised), len(setting.attacked)
+def _attack(facts: Facts) -> str:
+    k, n = len(facts.recognised), len(facts.attacked)
     if not k:
         return "The attack works on the original model, but not clearly after any method."
-    where = f"{k} of {n} methods" if n > 1 else _names(setting.attacked)
+    where = f"{k} of {n} methods" if n > 1 else _names(facts.attacked)
     return f"The attack still recognises the forget images after {where}."
 
 
-Case = tuple[str, Callable[[Setting], Any], Callable[[Setting], str]]
+Case = tuple[str, Callable[[Facts], Any], Callable[[Facts], str]]
 
 #: what is said first: name of the case, when it applies, the sentence; the first that applies is said
 RESULTS: tuple[Case, ...] = (

@@ -26,7 +26,7 @@ def make_report(
     config: Mapping[str, Any],
     versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report.
+    """Write the report: one page, HTML.
 
     Args:
         tables: name of a table in the config -> its CSV; in the order of the page.
@@ -34,7 +34,7 @@ def make_report(
         roc: name of a figure -> CSV of the points of its ROC curves.
         identities: tables of schema IDENTITIES, in any order.
         splits: of the datasets and seeds.
-        output: page to write, HTML.
+        output: the page.
         config: the whole configuration.
         versions: by package; None: those of the installed packages that oneshui needs.
 

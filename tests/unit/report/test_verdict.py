@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from oneshui.report.columns import NAMES
-from oneshui.report.verdict import CAVEATS, RESULTS, Setting, listed, side_of, verdict
+from oneshui.report.verdict import CAVEATS, RESULTS, Facts, listed, side_of, verdict
 
 LABELS = {"pretrain": "Pretrain", "retrain": "Retrain", "ceiling": "Ceiling", "ssd": "SSD", "pgu": "PGU",
           "scrub": "SCRUB"}  # fmt: skip
@@ -80,9 +80,9 @@ SAYINGS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
 @pytest.mark.parametrize("case", SAYINGS)
 def test_a_case_is_said_where_it_is_the_first_that_applies(case: str) -> None:
     rows, n_seeds, sentence = SAYINGS[case]
-    setting = Setting(table(*rows), n_seeds, 1)
+    facts = Facts(table(*rows), n_seeds, 1)
     cases = RESULTS if case in [name for name, _, _ in RESULTS] else CAVEATS
-    assert next(name for name, applies, _ in cases if applies(setting)) == case
+    assert next(name for name, applies, _ in cases if applies(facts)) == case
     assert sentence in verdict(table(*rows), n_seeds=n_seeds)
 
 
