@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _QUICKLY = "from oneshui.startup import quick_imports\nwith quick_imports():"
 JOBS = {
     "nothing": "pass",
-    "table, figure": "import oneshui.stages.report",
+    "table, figure": "import oneshui.stages.make_table",
     "metrics": "import oneshui.stages.measure_model",
     "attack": "import oneshui.stages.attack_model",
     "score a model": f"{_QUICKLY} import oneshui.stages.score_model",

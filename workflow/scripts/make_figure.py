@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.report import make_figure
+from oneshui.stages.make_figure import make_figure
 
 with running(snakemake) as job:
     make_figure(

@@ -1,5 +1,5 @@
 from oneshui.job import running
-from oneshui.stages.report import make_table
+from oneshui.stages.make_table import make_table
 
 with running(snakemake) as job:
     make_table(

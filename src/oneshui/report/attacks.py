@@ -33,25 +33,6 @@ COLUMNS = (
     "fpr_used",
     "smallest_fpr",
 )
-#: columns of a privacy table that come from attacks: percent, but for counts
-PRIVACY_COLUMNS = (
-    "rmia_auc",
-    "rmia_auc_low",
-    "rmia_auc_high",
-    *(f"rmia_tpr_at_{fpr:g}{part}" for fpr in FPRS for part in ("", "_low", "_high", "_hits")),
-    "members",
-    "non_members",
-    "smallest_fpr",
-    "published_protocol_tpr_mean",
-    "published_protocol_tpr_std",
-    "loss_auc",
-    "loss_auc_low",
-    "loss_auc_high",
-    "streisand_auc",
-    "streisand_auc_low",
-    "streisand_auc_high",
-    "streisand_tpr_at_0.01",
-)
 _NAN = math.nan
 
 
@@ -60,7 +41,7 @@ def summarise(attacks: Iterable[tuple[pd.DataFrame, Mapping[str, Any]]], *, seed
 
     ``attack`` is ``rmia``, ``loss`` (small losses look like members), ``streisand`` (large ones do), or
     ``published_protocol``; ``metric`` is ``auc`` or ``tpr``, the latter at the false positive rate ``fpr``. Values are
-    fractions with their 95% intervals; ``hits`` of ``members`` were found. A model that blew up in one seed has no
+    fractions with their 95% intervals; ``hits`` of ``members`` were found. A model that diverged in one seed has no
     pooled values, because they would stand for fewer seeds than those of its neighbours.
 
     Args:
@@ -112,27 +93,3 @@ def _values(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _published(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {"attack": "published_protocol", "metric": "tpr", "fpr": FPRS[0], "value": meta["published"]["tpr"]}
-
-
-def read_summary(summary: pd.DataFrame | None, dataset: str, n: int, row: str) -> dict[str, float]:
-    """Return the columns ``PRIVACY_COLUMNS`` of one row of a result table, NaN where there is no number; in percent."""
-    values = dict.fromkeys(PRIVACY_COLUMNS, _NAN)
-    if summary is None:
-        return values
-    own = summary[(summary["dataset"] == dataset) & (summary["n"] == n) & (summary["row"] == row)]
-    for each in own[own["seed"].astype(str) == POOLED].to_dict("records"):
-        name = f"{each['attack']}_auc" if each["metric"] == "auc" else f"{each['attack']}_tpr_at_{each['fpr']:g}"
-        for column, part in ((name, "value"), (f"{name}_low", "low"), (f"{name}_high", "high")):
-            if column in values:
-                values[column] = 100.0 * float(each[part])
-        if f"{name}_hits" in values:
-            values[f"{name}_hits"] = float(each["hits"])
-            values["members"], values["non_members"] = float(each["members"]), float(each["non_members"])
-            values["smallest_fpr"] = 100.0 * float(each["smallest_fpr"])
-    single = own.loc[own["attack"] == "published_protocol", "value"].to_numpy(dtype=np.float64)
-    if not math.isnan(
-        values["rmia_auc"]
-    ):  # else a seed is missing, and a mean would stand for fewer than its neighbours
-        values["published_protocol_tpr_mean"] = 100.0 * float(single.mean())
-        values["published_protocol_tpr_std"] = 100.0 * float(single.std(ddof=1)) if len(single) > 1 else _NAN
-    return values

@@ -1,8 +1,9 @@
 """Names, colours and sizes that every table and figure shares. Plain data: importing it loads no plotting library."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from oneshui.config import TRAINED
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS
 
@@ -13,6 +14,14 @@ METHOD_NAMES = {
     "ceiling": "Ceiling (retrained again)",
     **{name: kind.label for name, kind in METHODS.items()},
 }
+#: how readers see the trained models. Their names and labels in CSV files are a data format and stay as they are.
+MODEL_NAMES = {
+    "pretrain": "Original model",
+    "retrain": "Retrained model",
+    "ceiling": "Second retrained model",
+}
+#: what a table says beside a trained model's name
+MODEL_MARKS = {"pretrain": "no unlearning", "ceiling": "noise floor"}
 DATASET_NAMES = {"celeba": "CelebA", "celebahq": "CelebA-HQ", "mufac": "MUFAC"}
 MEASURE_NAMES = {"map": "mAP", "accuracy": "accuracy"}
 
@@ -28,6 +37,12 @@ _SPARE_COLOURS = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#66110
 
 #: for lines that stand for a run and not for a method
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", *_SPARE_COLOURS)
+
+#: background and ink of page.css and of figures in it
+PAPERS = {"light": "#ffffff", "dark": "#14171b"}
+INKS = {"light": "#1a1d21", "dark": "#e8eaed"}
+#: contrast that a line or dot needs before its paper (WCAG 2.2, 1.4.11)
+_CONTRAST = 3.0
 
 #: inches; one column and the full width of a two-column page
 SINGLE_COLUMN = 3.4
@@ -61,7 +76,9 @@ RC: dict[Any, Any] = {
 
 
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each method: its own, or for a method that has none a spare one, in alphabetical order.
+    """Return a colour for each method that stands out from white paper.
+
+    A method has its own colour. One that has none gets a spare one, in alphabetical order.
 
     Raises:
         ConfigError: there are more methods without a colour of their own than spare colours.
@@ -74,14 +91,69 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
             f"{len(_SPARE_COLOURS)}. Split the figure, or add colours to oneshui.report.style."
         )
     spare = dict(zip(others, _SPARE_COLOURS, strict=False))
-    return {name: COLOURS.get(name) or spare[name] for name in names}
+    return {name: legible(COLOURS.get(name) or spare[name], "light") for name in names}
+
+
+def legible(colour: str, theme: str) -> str:
+    """Return ``colour``, mixed with black or white until it stands out from the paper of ``theme`` (light or dark)."""
+    paper, end = _luminance(_rgb(PAPERS[theme])), 0.0 if theme == "light" else 255.0
+    for share in range(41):
+        mixed = [round(part + (end - part) * share / 40) for part in _rgb(colour)]
+        low, high = sorted((_luminance(mixed), paper))
+        if (high + 0.05) / (low + 0.05) >= _CONTRAST:
+            break
+    return _hex(mixed)
+
+
+def dark(colour: str) -> str:
+    """Return what a colour on white paper becomes on dark paper: greys from paper to ink, colours legible."""
+    red, green, blue = _rgb(colour)
+    if max(red, green, blue) - min(red, green, blue) > 24:
+        return legible(colour, "dark")
+    lightness = min(1.0, (red + green + blue) / 3 / 255)
+    paper, ink = _rgb(PAPERS["dark"]), _rgb(INKS["dark"])
+    return _hex([round(a + (b - a) * (1 - lightness)) for a, b in zip(paper, ink, strict=True)])
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _hex(parts: Iterable[int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+def _luminance(rgb: Iterable[int]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2.2)."""
+    parts = [part / 255 for part in rgb]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def method_name(method: str) -> str:
-    """Return the name of a method in print."""
+    """Return what a table calls a method in its column ``label``."""
     return METHOD_NAMES.get(method, method)
 
 
-def block_name(dataset: str, n: int) -> str:
-    """Return the name in print of the runs on a dataset with ``n`` identities to forget."""
+def display_name(method: str, label: str | None = None) -> str:
+    """Return what readers see: a name for a trained model, ``label`` or the usual name for a method."""
+    return MODEL_NAMES[method] if method in TRAINED else label or method_name(method)
+
+
+def figure_name(method: str, label: str | None = None) -> str:
+    """Return ``display_name`` as matplotlib draws it: one short line without formulas."""
+    name = display_name(method, label)
+    return (name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}").replace("$", r"\$")
+
+
+def setting_name(dataset: str, n: int) -> str:
+    """Return the name in print of a setting: a dataset and the number of identities to forget."""
     return f"{DATASET_NAMES.get(dataset, dataset)}, {n} {'identity' if n == 1 else 'identities'}"
+
+
+def legend_columns(labels: Sequence[str], gap: int) -> int:
+    """Return how many legend columns fit a double column, where a handle takes the room of ``gap`` letters."""
+    room = 105
+    if sum(len(label) + gap for label in labels) <= room:
+        return len(labels)
+    return max(1, room // (max(len(label) for label in labels) + gap))

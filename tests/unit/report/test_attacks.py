@@ -9,12 +9,13 @@ import pytest
 
 from oneshui.errors import DataError
 from oneshui.metrics.roc import auc, tpr_at_fpr
-from oneshui.report.attacks import COLUMNS, PRIVACY_COLUMNS, read_summary, summarise
-from oneshui.report.latex import to_latex
-from oneshui.report.markdown import to_markdown
-from oneshui.report.roc_figure import roc_curves
-from oneshui.report.tables import COLUMNS as TABLE_COLUMNS
+from oneshui.report.attacks import COLUMNS, summarise
+from oneshui.report.columns import NAMES
+from oneshui.report.figures.roc import draw, roc_curves, steps
+from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.tables import make_table
+from oneshui.report.tables import values_of as values_of_model
+from oneshui.report.write import to_latex, to_markdown
 from oneshui.schemas import METRICS
 
 SEEDS = [0, 1]
@@ -40,6 +41,13 @@ def values_of(summary: pd.DataFrame, seed: int | str, name: str, metric: str) ->
     return summary[chosen]
 
 
+def columns_of(summary: pd.DataFrame, model: str) -> dict[str, float]:
+    """Return the columns of a table that come from attacks."""
+    numbers = Numbers(model, "accuracy", SEEDS, {}, *index_attacks(summary, "toy", 2, model), {})
+    names = NAMES[NAMES.index("rmia_auc") : NAMES.index("refit_forget_mean")]
+    return {name: value for name, value in values_of_model(numbers).items() if name in names}
+
+
 def test_summary_has_each_seed_and_all_pooled() -> None:
     attacks = [attack(0), attack(1)]
     summary = summarise(attacks, seeds=SEEDS)
@@ -61,7 +69,7 @@ def test_summary_has_each_seed_and_all_pooled() -> None:
     assert values_of(summary, 1, "published_protocol", "tpr")["value"].iloc[0] == pytest.approx(0.3)
 
 
-def test_a_model_that_blew_up_once_has_no_pooled_values(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_diverged_once_has_no_pooled_values(caplog: pytest.LogCaptureFixture) -> None:
     gone = attack(1, blown_up="the losses are not finite")[1]
     with caplog.at_level(logging.WARNING):
         summary = summarise([attack(0), (attack(1)[0].iloc[:0], gone), attack(0, "retrain"), attack(1, "retrain")],
@@ -69,7 +77,7 @@ def test_a_model_that_blew_up_once_has_no_pooled_values(caplog: pytest.LogCaptur
     assert "no attack in some of the seeds" in caplog.text
     assert set(summary.loc[summary["row"] == "pretrain/ssd", "seed"]) == {"0"}
     assert set(summary.loc[summary["row"] == "retrain", "seed"]) == {"0", "1", "pooled"}
-    assert all(np.isnan(value) for value in read_summary(summary, "toy", 2, "pretrain/ssd").values())
+    assert all(np.isnan(value) for value in columns_of(summary, "pretrain/ssd").values())
 
 
 def test_the_same_attack_twice_is_an_error() -> None:
@@ -79,8 +87,8 @@ def test_the_same_attack_twice_is_an_error() -> None:
 
 def test_columns_of_a_table_are_pooled_percentages() -> None:
     summary = summarise([attack(0), attack(1)], seeds=SEEDS)
-    columns = read_summary(summary, "toy", 2, "pretrain/ssd")
-    assert list(columns) == list(PRIVACY_COLUMNS)
+    columns = columns_of(summary, "pretrain/ssd")
+    assert len(columns) == 27
     assert columns["rmia_auc"] == 100 * values_of(summary, "pooled", "rmia", "auc")["value"].iloc[0]
     rate = values_of(summary, "pooled", "rmia", "tpr").iloc[2]
     assert columns["rmia_tpr_at_0.01"] == 100 * rate["value"] and columns["rmia_tpr_at_0.01_hits"] == rate["hits"]
@@ -89,7 +97,7 @@ def test_columns_of_a_table_are_pooled_percentages() -> None:
     assert columns["published_protocol_tpr_mean"] == pytest.approx(20.0)
     assert columns["published_protocol_tpr_std"] == pytest.approx(100 * np.std([0.1, 0.3], ddof=1))
     assert all(np.isfinite(value) for value in columns.values())
-    assert all(np.isnan(value) for value in read_summary(summary, "toy", 2, "retrain").values())
+    assert all(np.isnan(value) for value in columns_of(summary, "retrain").values())
 
 
 def privacy_metrics(drop: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -121,7 +129,7 @@ def privacy_table(**change: Any) -> pd.DataFrame:
 def test_privacy_table_has_the_ceiling_and_controls() -> None:
     table = privacy_table().set_index("method")
     assert table.index.tolist() == ["pretrain", "retrain", "ceiling", "ssd", "scrub"]
-    assert list(table.reset_index()[list(TABLE_COLUMNS)].columns) == list(TABLE_COLUMNS)
+    assert set(table.reset_index().columns) == set(NAMES)
     assert table.loc["ceiling", "tow_mean"] == pytest.approx(90.5)
     assert table.loc["ssd", "refit_forget_mean"] == pytest.approx(77.5)
     assert table.loc["ssd", "refit_forget_minus_retrain_mean"] == pytest.approx(35.0)
@@ -142,13 +150,17 @@ def test_privacy_in_print() -> None:
     assert row.split(" | ")[1] == interval
     assert f"({int(columns['rmia_tpr_at_0.01_hits'])}/80)" in row.split(" | ")[4]
     controls = text.split("### Controls")[1].splitlines()
-    assert "| SSD | 77.5 \u00b1 3.5 | +35.0 [+35.0, +35.0] | 30.0 \u00b1 0.0 | 67.5 \u00b1 0.7 |" in "\n".join(controls)
-    assert next(line for line in controls if line.startswith("| SCRUB")).endswith("| - | - |")
+    assert "| SSD | 77.5 \u00b1 3.5 | 30.0 \u00b1 0.0 | 67.5 \u00b1 0.7 | +35.0 [+35.0, +35.0] | -3.0" in "\n".join(
+        controls
+    )
+    scrub = next(line for line in controls if line.startswith("| SCRUB")).split(" | ")
+    assert scrub[3] == "-" and scrub[5] == "- |"
     assert "80 forget against 520 test images" in text
     latex = to_latex(table, SPEC)
-    assert "MIA AUC & TPR@0.01\\%" in latex and f"${columns['rmia_auc']:.1f}$ [" in latex
-    heads = latex.splitlines()[6].count("&")
-    assert all(line.count("&") == heads for line in latex.splitlines() if "& no &" in line or "& yes &" in line)
+    assert "AUC & TPR at 0.01\\% FPR" in latex and f"${columns['rmia_auc']:.1f}$ [" in latex
+    for part in latex.split(r"\begin{table}")[1:]:
+        counts = {line.count(" & ") for line in part.splitlines() if " & " in line}
+        assert len(counts) == 1
 
 
 def test_what_is_missing_is_called_missing() -> None:
@@ -156,15 +168,16 @@ def test_what_is_missing_is_called_missing() -> None:
     text = to_markdown(table, SPEC, seeds=SEEDS)
     row = next(line for line in text.split("Can an attacker tell?")[1].splitlines() if line.startswith("| SSD"))
     assert row == "| SSD |" + " missing |" * 7
-    assert "- **Missing**: no attack on SSD in every seed; it or its reference blew up." in text
+    assert "- **Warning**: SSD has no attack in every seed: it or its reference diverged." in text
     row = next(line for line in text.split("### Controls")[1].splitlines() if line.startswith("| SSD"))
-    assert row.startswith("| SSD | missing | missing | missing | 67.5")
+    assert row.startswith("| SSD | missing | missing | 67.5 \u00b1 0.7 | missing |")
     assert "& missing & missing &" in to_latex(table, SPEC)
 
 
 def test_roc_curve_has_the_counted_points_and_their_band() -> None:
     attacks = [attack(seed, row) for row in ("pretrain", "retrain", "pretrain/ssd") for seed in SEEDS]
-    figure, points = roc_curves(attacks, rows=["pretrain", "retrain", "pretrain/ssd"], seeds=SEEDS)
+    points = roc_curves(attacks, SEEDS)
+    figure = draw(points, ["pretrain", "retrain", "pretrain/ssd"])
     own = points[points["row"] == "pretrain/ssd"]
     pooled = pd.concat([attack(seed)[0] for seed in SEEDS])
     members, others = (pooled.loc[pooled["is_member"] == kind, "rmia"].to_numpy() for kind in (True, False))
@@ -179,7 +192,27 @@ def test_roc_curve_has_the_counted_points_and_their_band() -> None:
 
 def test_roc_curve_of_a_model_that_lacks_a_seed_is_not_drawn() -> None:
     attacks = [attack(0), *(attack(seed, "pretrain") for seed in SEEDS)]
-    _, points = roc_curves(attacks, rows=["pretrain", "pretrain/ssd"], seeds=SEEDS)
+    points = roc_curves(attacks, SEEDS)
     assert set(points["row"]) == {"pretrain"}
     with pytest.raises(DataError, match="no attacked model has results for every seed"):
-        roc_curves([attack(0)], rows=["pretrain/ssd"], seeds=SEEDS)
+        roc_curves([attack(0)], SEEDS)
+
+
+def test_a_drawn_roc_curve_never_claims_more_than_the_curve() -> None:
+    fpr = np.array([0.0, 0.001, 0.004, 0.02, 0.3, 1.0])
+    tpr = np.array([0.0, 0.05, 0.1, 0.4, 0.9, 1.0])
+    x, (y,) = steps(pd.DataFrame({"fpr": fpr, "tpr": tpr}), ("tpr",), 0.0005, 0.025)
+    assert x[0] == 0.0005 and x[-1] == 1 and y[-1] == 1 and (np.diff(x) > 0).all() and (np.diff(y) >= 0).all()
+    for place, height in zip(x, y, strict=True):
+        # of all steps that begin up to this place the highest
+        assert height <= max(0.025, tpr[fpr <= place * (1 + 1e-9)].max())
+    for rate, height in zip(fpr[1:], tpr[1:], strict=True):  # where steps begin, to a hundredth of the axis
+        assert np.log(x[y == height].min() / rate) == pytest.approx(0, abs=0.01 * np.log(2000))
+
+
+def test_a_model_without_a_curve_in_a_setting_gets_a_panel_that_says_so() -> None:
+    points = roc_curves([attack(seed, row) for row in ("pretrain", "pretrain/ssd") for seed in SEEDS], SEEDS)
+    other = points[points["row"] == "pretrain"].assign(n=3)
+    figure = draw(pd.concat([points, other]), ["pretrain", "pretrain/ssd"], {"ssd": "Own name"})
+    assert [axes.get_title() for axes in figure.get_axes()] == ["Own name"] * 2
+    assert [text.get_text() for axes in figure.get_axes() for text in axes.texts] == ["missing"]

@@ -1,9 +1,13 @@
 """Figures: the points that are written are the numbers that came in, and same figure means same bytes."""
 
 import json
+import math
+import re
 import struct
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -14,10 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.report.figures import save_figure, table_bars, training_curves
-from oneshui.report.style import COLOURS, METHOD_NAMES, RC, colours_of
+from oneshui.report.figures import KINDS
+from oneshui.report.figures.bars import table_bars
+from oneshui.report.figures.save import save_figure, svg_of
+from oneshui.report.figures.tow import tow_gains
+from oneshui.report.figures.training import read_history, training_curves
+from oneshui.report.style import COLOURS, INKS, METHOD_NAMES, RC, colours_of, figure_name, legible
 from oneshui.schemas import METRICS, write_table
-from oneshui.stages.report import make_figure, read_history
+from oneshui.stages.make_figure import make_figure
 
 METHODS = ["pretrain", "retrain", "ssd", "own_method"]
 
@@ -221,7 +229,7 @@ def test_unknown_kinds_and_wrong_inputs_are_refused(tmp_path: Path) -> None:
     outputs = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png", "csv")]
     with pytest.raises(ConfigError, match="'pie', allowed: table_bars, training_curves"):
         make_figure([], *outputs, name="figure", spec={"kind": "pie"}, rows=[], seeds=[0])
-    with pytest.raises(ConfigError, match="needs the CSV of a table"):
+    with pytest.raises(ConfigError, match="table_bars needs table and metrics, but has no input"):
         make_figure([], *outputs, name="figure", spec={"kind": "table_bars"}, rows=[], seeds=[0])
 
 
@@ -250,7 +258,7 @@ def test_dots_are_the_values_of_single_seeds(tmp_path: Path) -> None:
 def test_a_method_keeps_its_colour_in_every_figure() -> None:
     assert set(COLOURS) == set(METHOD_NAMES)
     assert len(set(COLOURS.values())) == len(COLOURS)
-    assert colours_of(["ssd", "zzz"])["ssd"] == colours_of(["aaa", "ssd"])["ssd"] == COLOURS["ssd"]
+    assert colours_of(["ssd", "zzz"])["ssd"] == colours_of(["aaa", "ssd"])["ssd"] == legible(COLOURS["ssd"], "light")
     mixed = colours_of([*COLOURS, "b", "a"])
     assert len(set(mixed.values())) == len(mixed)
     assert colours_of(["a", "b"]) == colours_of(["b", "a"])
@@ -260,3 +268,66 @@ def test_a_method_keeps_its_colour_in_every_figure() -> None:
 
 def test_font_sizes_can_be_read_at_column_width() -> None:
     assert min(value for name, value in RC.items() if name.endswith("size") and "major" not in name) >= 7
+
+
+def test_every_kind_has_a_module_that_reads_its_files() -> None:
+    for kind in KINDS.values():
+        assert callable(import_module(f"oneshui.report.figures.{kind.module}").from_files)
+        assert set(kind.needs) <= {"table", "metrics", "models", "attacks", "identities"}
+
+
+def test_an_image_of_the_page_is_the_figure_with_two_sets_of_colours() -> None:
+    svg = svg_of(table_bars(table((("toy", 1),)))[0])
+    assert svg == svg_of(table_bars(table((("toy", 1),)))[0])  # same figure, same bytes
+    root = ElementTree.fromstring(svg)
+    words = {"".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Original model", "Retrained model", "SSD", "toy, 1 identity", "retain images"} <= words  # text stays text
+    light, night = re.findall(r"svg\{(.*?)\}", svg)
+    assert "--c000000:#000000" in light and f"--c000000:{INKS['dark']}" in night
+    assert "Date" not in svg and "metadata" not in svg
+
+
+def test_a_name_is_drawn_as_it_is_written() -> None:
+    assert figure_name("ssd", "$x^2") == r"\$x^2" and len(figure_name("ssd", "x" * 99)) == 30
+    assert figure_name("pretrain", "Pretrain") == "Original model"
+    for label in (r"$\frac{1}", "#abcdef; 0.12345"):
+        figure, _ = tow_gains(gains(label=label)) or (Figure(), "")
+        assert f">{label}</text>" in svg_of(figure)
+
+
+def gains(half: float = 1.0, **change: Any) -> pd.DataFrame:
+    """Return a setting with a method of +2, one of +90 with a wide interval that uses the data, and a noise floor."""
+    rows = [("pretrain", 0.0, 0.0), ("ssd", 2.0, half), ("scrub", 90.0, 400.0), ("ceiling", 30.0, 5.0)]
+    frame = pd.DataFrame(rows, columns=["method", "tow_minus_pretrain_mean", "tow_minus_pretrain_ci95"])
+    frame = frame.assign(label=frame["method"].str.upper(), access_to_data=frame["method"] == "scrub")
+    return frame.assign(
+        **{name: frame["label"].where(frame["method"] != "ssd", value) for name, value in change.items()}
+    )
+
+
+def test_the_picture_of_a_setting_shows_gains_intervals_and_the_noise_floor() -> None:
+    figure, words = tow_gains(gains()) or (Figure(), "")
+    assert words.endswith("SSD +2.0 [+1.0, +3.0]; SCRUB +90.0 [-310.0, +490.0]; second retrained model +30.0")
+    (axes,) = figure.axes
+    lines = {tuple(map(float, line.get_xdata())) for line in axes.lines}
+    assert {(0.0, 0.0), (30.0, 30.0), (1.0, 3.0), (2.0,), (90.0,)} <= lines
+    low, high = axes.get_xlim()
+    assert (low, high) in lines and low > -60 and high < 160  # a long interval is cut at the ends of the axis
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["SSD", "SCRUB"]
+    assert axes.texts[0].get_text() == "use the training data (not comparable):"
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize(("half", "full"), [(1.0, True), (2.0, False), (math.nan, False)])
+def test_a_dot_is_full_only_if_its_interval_leaves_out_zero(half: float, full: bool) -> None:
+    figure, _ = tow_gains(gains(half)) or (Figure(), "")
+    (dot,) = (line for line in figure.axes[0].lines if list(line.get_xdata()) == [2.0])
+    assert (dot.get_markerfacecolor() != "#ffffff") == full
+
+
+def test_a_setting_without_results_has_no_picture() -> None:
+    assert tow_gains(gains().assign(tow_minus_pretrain_mean=math.nan)) is None
+    some = gains()
+    some.loc[some["method"] == "ssd", "tow_minus_pretrain_mean"] = math.nan
+    figure, words = tow_gains(some) or (Figure(), "")
+    assert "SSD missing" in words and "missing" in [text.get_text() for text in figure.axes[0].texts]

@@ -12,11 +12,21 @@ from matplotlib.text import Text
 
 from oneshui.errors import DataError
 from oneshui.metrics.identities import equal_count_bins, pearson, spearman
-from oneshui.report.identity_figures import hardest, hardest_identities, hardness, harm, top_methods
+from oneshui.report.figures.hardest import hardest
+from oneshui.report.figures.identities import by_distance
+from oneshui.report.identities import hardest_identities, identity_points, top_methods
 from oneshui.schemas import IDENTITIES
 
 SEEDS = [0, 1]
 TOP = {("toy", 6): ["ssd", "jit"]}
+
+
+def hardness(tables: Any, top: Any, seeds: Any) -> tuple[Figure, pd.DataFrame]:
+    return by_distance(identity_points(tables), top, seeds, "forget")
+
+
+def harm(tables: Any, top: Any, seeds: Any) -> tuple[Figure, pd.DataFrame]:
+    return by_distance(identity_points(tables), top, seeds, "retain")
 
 
 def identities(
@@ -99,7 +109,7 @@ def test_many_identities_are_cut_into_five_parts_and_few_into_none() -> None:
     assert len(drawn(points, "bin")) == 0 and len(drawn(points, "identity")) == 4
     assert "no interval" in figure.axes[0].texts[-1].get_text()
     figure, points = hardness(run_of(n=1), {("toy", 1): ["ssd"]}, SEEDS)
-    assert "Spearman: none\nPearson: none" in figure.axes[0].texts[-1].get_text()
+    assert "Spearman none\nPearson none" in figure.axes[0].texts[-1].get_text()
     assert drawn(points, "pearson")["value"].isna().all()
 
 
@@ -149,7 +159,7 @@ def test_one_seed_has_no_error_bars() -> None:
     assert len(drawn(points, "bin")) == 3 and drawn(points, "bin")["std"].isna().all()
 
 
-def test_a_block_without_methods_is_missing_in_the_figure() -> None:
+def test_a_setting_without_methods_is_missing_in_the_figure() -> None:
     figure, points = hardness(run_of(), {("toy", 9): [], **TOP}, SEEDS)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["toy, 9 identities", "toy, 6 identities"]
     assert figure.axes[0].texts[0].get_text() == "missing" and set(points["n"]) == {6}
@@ -162,7 +172,7 @@ def test_tables_that_cannot_be_averaged_are_one_error() -> None:
     with pytest.raises(DataError, match="toy n = 6: no table of identities of pretrain/ssd of seed 2, pretrain/jit of"):
         hardness(run_of(), TOP, [0, 2])
     gone = identities(1, "jit", blown_up=True)
-    with pytest.raises(DataError, match="no table of identities of pretrain/jit of seed 1, or its model has blown up"):
+    with pytest.raises(DataError, match="no table of identities of pretrain/jit of seed 1, or its model has diverged"):
         hardness([*run_of()[:3], (gone[0].head(0), gone[1])], TOP, SEEDS)
     with pytest.raises(DataError, match="two tables of identities of pretrain/ssd on toy, n = 6, seed 0"):
         hardness([*run_of(), identities(0, "ssd")], TOP, SEEDS)
@@ -209,16 +219,16 @@ def test_the_hardest_are_the_farthest_of_all_seeds_each_once() -> None:
     tables[1][0]["distance"] = [7.0, 2.0, 6.0, 5.0] + [99.0] * 8
     other = identities(2, "ssd", n=5)
     gone = identities(3, "ssd", n=4, blown_up=True)
-    chosen = hardest_identities([*tables, other, (gone[0].head(0), gone[1])], "toy", 4)
+    chosen = hardest_identities(identity_points([*tables, other, (gone[0].head(0), gone[1])]), "toy", 4)
     assert chosen.to_dict("list") == {
         "dataset": ["toy"] * 4, "n": [4] * 4, "seed": [0, 1, 1, 1], "identity": [1, 0, 2, 3],
         "distance": [8.0, 7.0, 6.0, 5.0],
     }  # fmt: skip
-    assert len(hardest_identities(run_of(), "toy", 6)) == 5
+    assert len(hardest_identities(identity_points(run_of()), "toy", 6)) == 5
     with pytest.raises(DataError, match="no table of identities of toy n = 3: there is nobody to show"):
-        hardest_identities(run_of(), "toy", 3)
+        hardest_identities(identity_points(run_of()), "toy", 3)
     with pytest.raises(DataError, match="there is nobody to show"):
-        hardest_identities([(gone[0].head(0), gone[1])], "toy", 4)
+        hardest_identities(identity_points([(gone[0].head(0), gone[1])]), "toy", 4)
 
 
 def faces(counts: tuple[int, ...], height: int = 8, width: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:

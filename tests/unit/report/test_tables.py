@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.report.latex import to_latex
-from oneshui.report.markdown import to_markdown
-from oneshui.report.tables import COLUMNS, make_table, to_csv, to_tidy_csv
+from oneshui.report.columns import COLUMNS, DASH, KEYS, NAMES, cards
+from oneshui.report.tables import make_table, to_csv, to_tidy_csv
+from oneshui.report.write import grid, to_latex, to_markdown
 from oneshui.schemas import METRICS, write_table
-from oneshui.stages.report import make_table as make_table_files
+from oneshui.stages.make_table import make_table as make_table_files
 
 SEEDS = [0, 1, 2]
 SPEC = {
@@ -87,7 +87,7 @@ def published() -> pd.DataFrame:
 def test_rows_are_pretrain_retrain_and_the_methods_in_order() -> None:
     table = built()
     assert list(table["method"]) == ["pretrain", "retrain", "ssd", "pgu", "metaunlearn", "scrub"]
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(NAMES)
     assert set(table["measure"]) == {"map"}
     assert list(table["method"][table["access_to_data"]]) == ["scrub"]
 
@@ -168,7 +168,7 @@ def test_what_the_paper_does_not_have_stays_empty(dataset: str, n: int, measure:
     spec = {**SPEC, "blocks": [{"dataset": dataset, "n": n}]}
     table = built(metric_table(measure, dataset, n), spec=spec, published=published())
     assert table.filter(like="published").isna().all(axis=None)
-    assert "published ToW" not in to_markdown(table, spec, seeds=SEEDS)
+    assert "published" not in to_markdown(table, spec, seeds=SEEDS)
 
 
 def test_a_published_std_of_zero_gives_no_difference() -> None:
@@ -194,9 +194,9 @@ def test_a_missing_seed_is_never_averaged_away(caplog: pytest.LogCaptureFixture)
     assert "ssd on celebahq, n = 20: no complete results for seeds [2]" in caplog.text
     assert row_of(table, "pgu")["n_seeds"] == 3
     markdown = to_markdown(table, SPEC, seeds=SEEDS)
-    assert "| SSD | missing | missing | missing | missing | missing |" in markdown
+    assert "| SSD | missing | missing | missing | missing | missing | - | missing |" in markdown
     assert "SSD has complete results for 2 of 3 seeds" in markdown
-    assert r"SSD & no & missing & missing & missing & missing & missing & -- & -- \\" in to_latex(table, SPEC)
+    assert r"SSD & missing & missing & missing & missing & missing & -- & missing \\" in to_latex(table, SPEC)
 
 
 def test_one_missing_number_leaves_the_others() -> None:
@@ -223,21 +223,21 @@ def test_without_pretrain_there_is_no_difference() -> None:
     assert math.isnan(row["tow_minus_pretrain_mean"])
 
 
-def test_saturated_and_blown_up_seeds_are_counted_and_warned_about() -> None:
+def test_saturated_and_diverged_seeds_are_counted_and_warned_about() -> None:
     table = built(metric_table(saturated=1.0, blown_up=0.0))
     assert row_of(table, "metaunlearn")["saturated"] == 1
     assert row_of(table, "metaunlearn")["blown_up"] == 0
     assert pd.isna(row_of(table, "ssd")["saturated"])
     markdown = to_markdown(table, SPEC, seeds=SEEDS)
     assert "**Warning**: MetaUnlearn saturated (its step changed next to nothing) in 1 of 3 seeds." in markdown
-    assert "blew up" not in markdown
+    assert "diverged" not in markdown
 
 
 def test_csv_can_be_read_back() -> None:
     table = built(metric_table(saturated=1.0), published=published())
     text = to_csv(table)
     again = pd.read_csv(io.StringIO(text))
-    assert list(again.columns) == list(COLUMNS)
+    assert list(again.columns) == list(NAMES)
     assert again["tow_mean"].tolist()[2] == 96.0
     assert text.splitlines()[1].startswith(
         "celebahq,20,pretrain,Pretrain,map,False,3,85.0,1.0,50.0,0.0,80.0,0.0,95.0,1.0,"
@@ -249,15 +249,16 @@ def test_markdown_is_a_table_with_a_note_per_block() -> None:
     lines = text.splitlines()
     assert lines[0] == "# Faces & names"
     assert "## CelebA-HQ, 20 identities (mAP, %)" in lines
-    assert "| Method | Retain | Forget | Test | ToW | vs doing nothing | Prepare | Unlearn | published ToW |" in lines
+    heads = "| Model | Retain | Forget | Test | ToW | Difference to the original model | Prepare | Unlearn |"
+    assert f"{heads} ToW, difference to published |" in lines
     pm = "\u00b1"
-    assert f"| Retrain | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | - | - | - | - | - |" in lines
+    (retrain,) = (line for line in lines if line.startswith("| Retrained model |"))
+    assert retrain.endswith("| - | - | - | - | - |") and f"| 50.0 {pm} 0.0 (78.6 {pm} " in retrain
     assert (
-        f"| PGU | 85.0 {pm} 1.0 | 50.0 {pm} 0.0 | 80.0 {pm} 0.0 | <u>97.0 {pm} 0.0</u> | +2.0 [-0.5, +4.5] | "
-        f"11 s, 900 MB | 0.5 s, 700 MB | 95.6 {pm} 0.6 |" in lines
+        f"<u>97.0 {pm} 0.0</u> (95.6 {pm} 0.6) | +2.0 [-0.5, +4.5] | 11 s, 900 MB | 0.5 s, 700 MB | +2.3 std |" in text
     )
-    assert any(line.startswith("n_seeds = 3, ") for line in lines)
-    assert "SCRUB (needs the data)" in text
+    assert any(line.startswith(f"Mean {pm} standard deviation over 3 seeds, [95% interval] paired") for line in lines)
+    assert "SCRUB (uses the training data)" in text and "Original model (no unlearning)" in text
     assert text.count("**") == 2  # only the best
     assert f"**98.5 {pm} 1.0**" in text
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
@@ -271,9 +272,10 @@ def test_latex_says_what_is_published_and_how_far_that_is() -> None:
         1.5,
     )
     text = to_latex(table, SPEC)
-    assert r" & $90.0{\pm}2.0$ ($+1.5$) & " in text and "ToW, published" in text
+    assert r"$96.0{\pm}3.0$ ($90.0{\pm}2.0$) & " in text and r" & $+1.5$ std \\" in text
+    assert "In brackets: the published value." in text
     (pgu,) = (line for line in text.splitlines() if "PGU" in line)
-    assert pgu.count("&") == text.splitlines()[6].count("&") and "& -- &" in pgu
+    assert pgu.count("&") == text.splitlines()[6].count("&") and pgu.endswith(r"& -- \\")
 
 
 def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
@@ -281,12 +283,12 @@ def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
     # scrub has 99.0 but needs the data
     assert re.findall(r"\\mathbf\{(.*?)\}\$", text) == [r"98.5{\pm}1.0"]
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"97.0{\pm}0.0"]
-    scrub = r"SCRUB & yes & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & "
-    assert scrub + r"$+4.0$ [$+1.5$, $+6.5$] & -- & -- \\" in text
-    assert rf"Mean $\pm$ standard deviation, {len(SEEDS)} seeds" in text and "no value is published" in text
+    scrub = r"SCRUB (uses the training data) & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & $99.0{\pm}0.0$ & "
+    assert scrub + r"$+4.0$ [$+1.5$, $+6.5$] & -- & missing \\" in text
+    assert rf"Mean $\pm$ standard deviation over {len(SEEDS)} seeds" in text and "published" not in text
     assert r"\caption{Faces \& names. " in text
     assert text.count("{") == text.count("}")
-    assert r"Retrain & -- & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- & -- \\" in text
+    assert r"Retrained model & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- & -- \\" in text
 
 
 def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> None:
@@ -294,7 +296,7 @@ def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> Non
     assert (row["precompute_s"], row["precompute_peak_mb"], row["unlearn_s"], row["unlearn_peak_mb"]) == (
         11.0, 900.0, 0.5, 700.0
     )  # fmt: skip
-    assert "& 11 & 0.5 \\\\" in to_latex(built(), SPEC)
+    assert r"& $11$ s, $900$ MB & $0.5$ s, $700$ MB \\" in to_latex(built(), SPEC)
     metrics = metric_table()
     part = metrics[~((metrics["metric"] == "seconds") & (metrics["seed"] == 1))]
     assert math.isnan(built(part).set_index("method").loc["pgu", "unlearn_s"])
@@ -385,18 +387,17 @@ def test_ablation_has_a_row_per_method_and_a_column_per_block() -> None:
     assert f"| First & only | 96.0 {pm} 3.0 (8.3 {pm} 0.7) | missing (32.4 {pm} 33.4) |" in lines
     assert f"| PGU | <u>97.0 {pm} 0.0</u> (94.3 {pm} 0.2) | missing (none) |" in lines
     assert f"| MetaUnlearn | **98.5 {pm} 1.0** (none) | missing (none) |" in lines
-    assert not any(line.startswith("| Retrain") for line in lines)
+    assert not any(line.startswith("| Retrained") for line in lines)
     assert any("First & only has complete results for 2 of 3 seeds" in line for line in lines)
     latex = to_latex(table, spec)
-    assert r"First \& only & $96.0{\pm}3.0$ & missing \\" in latex
+    assert r"First \& only & $96.0{\pm}3.0$ ($8.3{\pm}0.7$) & missing ($32.4{\pm}33.4$) \\" in latex
     assert latex.count(r"\mathbf") == latex.count(r"\underline") == 1
 
 
 def test_tidy_csv_has_every_number_once() -> None:
     table = built(metric_table(saturated=1.0), published=published())
     tidy = pd.read_csv(io.StringIO(to_tidy_csv(table)))
-    numbers = [name for name in COLUMNS if name not in ("dataset", "n", "method", "label", "measure",
-                                                        "access_to_data", "n_seeds")]  # fmt: skip
+    numbers = [name for name in NAMES if name not in KEYS]
     assert len(tidy) == len(table) * len(numbers)
     wide = pd.read_csv(io.StringIO(to_csv(table))).set_index("method")
     for name in ("tow_mean", "published_mia", "unlearn_s"):
@@ -427,3 +428,20 @@ def test_stage_names_a_missing_published_file(tmp_path: Path) -> None:
         make_table_files(
             [], tmp_path / "nowhere.csv", None, *outputs, name="t", spec=SPEC, seeds=SEEDS, data_methods=[]
         )
+
+
+def test_every_column_is_in_the_csv_once_and_can_be_printed() -> None:
+    assert len(set(NAMES)) == len(NAMES) and NAMES[: len(KEYS)] == KEYS
+    table = built(metric_table(saturated=1.0), published=published())
+    for column in COLUMNS:
+        assert set(column.names) <= set(table.columns)
+        assert bool(column.view) == (column.form is not None) == bool(column.head)
+        printed = grid(table, [column], 1) if column.view else []
+        assert not column.view or [cell.text for cell in printed[0]] == ["Model", column.head]
+        for row in table.to_dict("records"):
+            assert column.text(row, 1) and (row["method"] not in column.not_for or column.text(row, 1) == DASH)
+
+
+def test_every_card_has_a_section_with_the_formula() -> None:
+    headings = re.findall(r"^#+ (.*)$", (PUBLISHED.parents[2] / "docs/metrics.md").read_text(encoding="utf-8"), re.M)
+    assert len(cards()) > 10 and {card.title for card in cards()} <= set(headings)

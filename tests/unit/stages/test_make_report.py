@@ -10,7 +10,7 @@ from tests.unit.report.invented import config_of, write_inputs
 
 from oneshui.errors import DataError
 from oneshui.schemas import IDENTITIES, read_table, write_table
-from oneshui.stages.report_page import installed_versions, make_report
+from oneshui.stages.make_report import installed_versions, make_report
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def test_the_page_does_not_depend_on_the_order_of_files(run: dict[str, Any], tmp
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_a_model_that_blew_up_is_missing(run: dict[str, Any], tmp_path: Path) -> None:
+def test_a_model_that_diverged_is_missing(run: dict[str, Any], tmp_path: Path) -> None:
     frame, meta = read_table(run["identities"][0], IDENTITIES)
     lost = tmp_path / "lost.parquet"
     kept = {name: meta[name] for name in ("dataset", "n", "seed", "row", "task")}
     write_table(lost, frame.iloc[:0], IDENTITIES, {**kept, "blown_up": True})
     make_report(**{**run, "identities": [lost, *run["identities"][1:]]}, output=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Missing (no file, or the model blew up): SSD, seed 0." in text
+    assert "Missing (no file, or the model diverged): SSD, seed 0." in text
 
 
 def test_damaged_files_are_refused_and_leave_no_page(run: dict[str, Any], tmp_path: Path) -> None:

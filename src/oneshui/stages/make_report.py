@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from oneshui.errors import DataError
 from oneshui.files import sha256_file, write_text
-from oneshui.report.page import Inputs, render
+from oneshui.report.contents import Inputs
+from oneshui.report.page import render
+from oneshui.report.tables import read_csv
 from oneshui.schemas import IDENTITIES, SPLITS, read_table
 
 
@@ -27,7 +26,7 @@ def make_report(
     config: Mapping[str, Any],
     versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report.
+    """Write the report: one page, HTML.
 
     Args:
         tables: name of a table in the config -> its CSV; in the order of the page.
@@ -35,7 +34,7 @@ def make_report(
         roc: name of a figure -> CSV of the points of its ROC curves.
         identities: tables of schema IDENTITIES, in any order.
         splits: of the datasets and seeds.
-        output: page to write, HTML.
+        output: the page.
         config: the whole configuration.
         versions: by package; None: those of the installed packages that oneshui needs.
 
@@ -45,9 +44,9 @@ def make_report(
     """
     paths = [*tables.values(), *attacks.values(), *roc.values(), *identities, *splits]
     inputs = Inputs(
-        tables={name: _read_csv(path) for name, path in tables.items()},
-        attacks={name: _read_csv(path) for name, path in attacks.items()},
-        roc={name: _read_csv(path) for name, path in roc.items()},
+        tables={name: read_csv(path) for name, path in tables.items()},
+        attacks={name: read_csv(path) for name, path in attacks.items()},
+        roc={name: read_csv(path) for name, path in roc.items()},
         identities=[read_table(path, IDENTITIES) for path in sorted(identities, key=str)],
         splits=[read_table(path, SPLITS) for path in sorted(splits, key=str)],
         config=config,
@@ -80,10 +79,3 @@ def _names(paths: Iterable[str | Path]) -> list[tuple[str, Path]]:
     absolute = [path for path in files if path.is_absolute()]
     common = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     return [((path.relative_to(common) if path.is_absolute() else path).as_posix(), path) for path in files]
-
-
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # a method may be called None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} is not a readable CSV file ({error}). Make it again.") from error

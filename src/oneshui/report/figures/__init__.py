@@ -1,0 +1,66 @@
+"""Figures, one file each. A figure is drawn once: the same functions make PDFs and what the page shows.
+
+A new figure is a module here with a function ``from_files``, and a line in ``KINDS``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneshui.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What draws a kind of figure, and from which files.
+
+    Attributes:
+        module: in this package. Named, not imported: this list is read where matplotlib is not needed.
+        needs: its inputs, in this order: table (the CSV), metrics, models, attacks or identities.
+    """
+
+    module: str
+    needs: tuple[str, ...]
+
+
+#: by name in the config
+KINDS = {
+    "table_bars": Kind("bars", ("table", "metrics")),
+    "training_curves": Kind("training", ("models",)),
+    "roc": Kind("roc", ("attacks",)),
+    "hardness": Kind("identities", ("table", "identities")),
+    "harm": Kind("identities", ("table", "identities")),
+}
+
+
+def draw(
+    inputs: Sequence[str | Path], *, name: str, spec: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int]
+) -> "tuple[Figure, pd.DataFrame]":
+    """Return the figure that ``spec`` asks for, and the plotted points.
+
+    Args:
+        inputs: what the kind needs.
+        name: name of the figure in the config, for error messages.
+        spec: ``kind``, and ``blocks`` for hardness and harm.
+        rows: models of the figure's table, in order.
+        seeds: of the table.
+
+    Raises:
+        ConfigError: the kind is unknown, or does not fit the inputs.
+        DataError: an input is damaged.
+        CheckpointError: a model has no training history.
+    """
+    kind = spec.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: {', '.join(KINDS)}")
+    if not inputs:
+        raise ConfigError(f"figure {name!r}: {kind} needs {' and '.join(KINDS[kind].needs)}, but has no input")
+    module = import_module(f"{__name__}.{KINDS[kind].module}")
+    found: tuple[Figure, pd.DataFrame] = module.from_files(inputs, spec=spec, rows=rows, seeds=seeds)
+    return found

@@ -1,0 +1,261 @@
+"""A results table in print: Markdown and LaTeX, written from the columns of ``oneshui.report.columns``.
+
+``grid`` says what is printed, as plain text; each writer only adds its own marks. The page writes the same grids.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from oneshui.config import TRAINED
+from oneshui.report.columns import COLUMNS, DASH, FLAGS, Column, with_std
+from oneshui.report.style import MEASURE_NAMES, MODEL_MARKS, display_name, setting_name
+from oneshui.report.tables import settings_of
+from oneshui.report.verdict import verdict
+
+#: heading of a part of a table -> views of columns that stand in it
+PARTS = {"": ("results", "costs"), "Can an attacker tell?": ("attacks",), "Controls": ("controls",)}
+WITH_DATA_MARK = "uses the training data"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is printed in a cell: text, the published value beside it, the rank (1 or 2, else 0), a mark."""
+
+    text: str
+    published: str = ""
+    rank: int = 0
+    mark: str = ""
+
+
+Grid = list[list[Cell]]
+
+
+def name_of(row: Mapping[Any, Any]) -> Cell:
+    """Return the name of a row's model."""
+    method = str(row["method"])
+    mark = WITH_DATA_MARK if row["access_to_data"] else MODEL_MARKS.get(method, "")
+    return Cell(display_name(method, str(row["label"])), mark=mark)
+
+
+def columns_of(table: pd.DataFrame, *views: str) -> list[Column]:
+    """Return the printed columns of ``views``, without optional ones that the table has no number of."""
+    shown = [column for column in COLUMNS if column.view and column.view in views]
+    return [each for each in shown if not each.optional or table[each.names[0]].notna().any()]
+
+
+def grid(rows: pd.DataFrame, columns: Sequence[Column], decimals: int) -> Grid:
+    """Return head and rows of a setting: the model, then ``columns``."""
+    ranks = ranks_of(rows, decimals)
+    head = [Cell("Model"), *(Cell(column.head) for column in columns)]
+    records = rows.to_dict("records")
+    return [head, *([name_of(row), *(_cell(row, each, decimals, ranks) for each in columns)] for row in records)]
+
+
+def ablation(table: pd.DataFrame, decimals: int) -> Grid:
+    """Return a grid with a row per model and a column per setting: ToW."""
+    settings = settings_of(table)
+    (tow,) = (column for column in COLUMNS if column.key == "tow")
+    ranks = {setting: ranks_of(rows, decimals) for setting, rows in settings}
+    lines = [[Cell("Variant"), *(Cell(setting_name(*setting)) for setting, _ in settings)]]
+    for _, own in table[table["method"] != "retrain"].groupby("method", sort=False):
+        rows = own.to_dict("records")
+        cells = [_cell(row, tow, decimals, ranks[str(row["dataset"]), int(row["n"])]) for row in rows]
+        lines.append([name_of(rows[0]), *(Cell(each.text, each.published or "none", each.rank) for each in cells)])
+    return lines
+
+
+def _cell(row: Mapping[Any, Any], column: Column, decimals: int, ranks: Mapping[str, int]) -> Cell:
+    published = float(row[f"published_{column.beside}"]) if column.beside else math.nan
+    beside = ""
+    if not math.isnan(published):
+        digits = 2 if column.beside == "mia" else decimals
+        beside = with_std(published, float(row[f"published_{column.beside}_std"]), digits)
+    return Cell(column.text(row, decimals), beside, ranks.get(str(row["method"]), 0) if column.key == "tow" else 0)
+
+
+def ranks_of(rows: pd.DataFrame, decimals: int) -> dict[str, int]:
+    """Return the rank by ToW of the methods that do not use the training data.
+
+    Numbers that print alike share a rank: a table must not prefer one of two equal numbers. Where all are alike, none
+    is best.
+    """
+    rivals = rows[~rows["access_to_data"] & ~rows["method"].isin(TRAINED)]
+    printed = rivals["tow_mean"].dropna().map(lambda value: float(f"{value:.{decimals}f}"))
+    if len(printed) > 1 and printed.nunique() == 1:
+        return {}
+    ranks = printed.rank(method="dense", ascending=False).astype(int)
+    return dict(zip(rivals.loc[ranks.index, "method"], ranks, strict=True))
+
+
+def warnings_of(rows: pd.DataFrame, n_seeds: int, *, privacy: bool) -> list[str]:
+    """Return what failed or is missing in a setting, one sentence each."""
+    lines = []
+    for row in rows.to_dict("records"):
+        name = name_of(row).text
+        for flag, words in FLAGS.items():
+            if not pd.isna(row[flag]) and row[flag] > 0:
+                lines.append(f"{name} {words} in {int(row[flag])} of {n_seeds} seeds.")
+        if row["n_seeds"] < n_seeds:
+            lines.append(f"{name} has complete results for {int(row['n_seeds'])} of {n_seeds} seeds.")
+        if privacy and math.isnan(row["rmia_auc"]):
+            lines.append(f"{name} has no attack in every seed: it or its reference diverged.")
+    return lines
+
+
+def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:
+    """Return how the numbers of a part of a table are to be read."""
+    if view == "results":
+        seeds = f"Mean \N{PLUS-MINUS SIGN} standard deviation over {n_seeds} seeds, [95% interval] paired by seed."
+        return (
+            f"{seeds if n_seeds > 1 else 'One seed: no spread and no interval.'} ToW is the nearness to the retrained "
+            "model; 100 is best. Bold and underlined: the best and second best of the methods that do not use the "
+            "training data."
+        )
+    if view == "attacks":
+        counts = rows[["members", "non_members", "smallest_fpr"]].dropna().drop_duplicates()
+        if counts.empty:
+            return "No model was attacked in every seed."
+        images, limit = "forget against test images", "what the test images resolve,"
+        if len(counts) == 1:  # of one setting
+            members, others, smallest = counts.iloc[0]
+            images = f"{int(members)} forget against {int(others)} test images"
+            limit = f"{smallest:.3g}% FPR"
+        return (
+            f"RMIA on {images}, pooled over seeds. Percent [95% interval] (hits/members). An AUC of 50 is a guess. "
+            f"Below {limit} no false alarm is allowed."
+        )
+    if view == "costs":
+        return "Mean over seeds of time and peak memory, beyond the loaded model and data."
+    return (
+        "Linear probe: what the features still know. Wrong photos: the same request with photos of other people. "
+        "Differences in points [95% interval], paired by seed."
+    )
+
+
+def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence[int]) -> str:
+    """Return the table as Markdown: per setting the verdict, the numbers, what failed, attacks and controls.
+
+    Args:
+        table: what ``oneshui.report.tables.make_table`` returned.
+        spec: the same specification.
+        seeds: the same seeds.
+    """
+    decimals, count, privacy = int(spec.get("decimals", 1)), len(seeds), bool(spec["privacy"])
+    lines = [f"# {spec['title']}"]
+    if spec.get("layout") == "tow":
+        lines += [_markdown(ablation(table, decimals)), f"ToW in percent. {note_of('results', table, count)} {_BESIDE}"]
+        return _paragraphs([*lines, _bullets(warnings_of(table, count, privacy=False))])
+    for setting, rows in settings_of(table):
+        lines.append(f"## {setting_name(*setting)} ({unit_of(rows)})")
+        lines.append(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))
+        for heading, views in _parts(privacy):
+            lines += [heading and f"### {heading}", _markdown(grid(rows, columns_of(table, *views), decimals))]
+            lines.append(_note(heading, views, rows, count))
+            lines.append("" if heading else _bullets(warnings_of(rows, count, privacy=privacy)))
+    return _paragraphs([*lines, "docs/metrics.md says what each number means and what it cannot show."])
+
+
+_BESIDE = "In brackets: the published value."
+
+
+def _parts(privacy: bool) -> list[tuple[str, tuple[str, ...]]]:
+    return [(heading, views) for heading, views in PARTS.items() if privacy or not heading]
+
+
+def _note(heading: str, views: Sequence[str], rows: pd.DataFrame, count: int) -> str:
+    beside = not heading and rows["published_tow"].notna().any()
+    return note_of(views[0], rows, count) + (f" {_BESIDE}" if beside else "")
+
+
+def _paragraphs(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def unit_of(rows: pd.DataFrame) -> str:
+    """Return the measure of a setting with its unit."""
+    measure = rows["measure"].dropna()
+    return f"{MEASURE_NAMES.get(measure.iloc[0], measure.iloc[0])}, %" if len(measure) else "%"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- **Warning**: {line}" for line in lines)
+
+
+def _markdown(lines: Grid) -> str:
+    def cell(each: Cell) -> str:
+        text = {1: f"**{each.text}**", 2: f"<u>{each.text}</u>"}.get(each.rank, each.text).replace("|", "\\|")
+        return text + "".join(f" ({more})" for more in (each.mark, each.published) if more)
+
+    head, *body = [[cell(each) for each in line] for line in lines]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
+    r"""Return the table for LaTeX with booktabs: a ``table`` each for results, attacks and controls.
+
+    Args:
+        table: what ``oneshui.report.tables.make_table`` returned.
+        spec: the same specification.
+    """
+    decimals, title = int(spec.get("decimals", 1)), str(spec["title"])
+    seeds = int(table["n_seeds"].max()) if table["n_seeds"].notna().any() else 0
+    if spec.get("layout") == "tow":
+        head, *body = ablation(table, decimals)
+        return _latex(f"{title}. ToW in percent. {_note('', ['results'], table, seeds)}", head, [("", body)])
+    parts = []
+    for heading, views in _parts(bool(spec["privacy"])):
+        columns, blocks = columns_of(table, *views), []
+        for setting, rows in settings_of(table):
+            head, *body = grid(rows, columns, decimals)
+            blocks.append((f"{setting_name(*setting)} ({unit_of(rows)})", body))
+        words = [f"{title}.", heading, _note(heading, views, table, seeds)]
+        parts.append(_latex(" ".join(word for word in words if word), head, blocks))
+    return "\n".join(parts)
+
+
+def _latex(caption: str, head: Sequence[Cell], blocks: Sequence[tuple[str, Grid]]) -> str:
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_escape(caption)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"    \toprule",
+        f"    {' & '.join(_escape(cell.text) for cell in head)} \\\\",
+    ]
+    for title, rows in blocks:
+        lines.append(r"    \midrule")
+        if title:
+            lines += [rf"    \multicolumn{{{len(head)}}}{{c}}{{{_escape(title)}}} \\", r"    \midrule"]
+        for name, *cells in rows:
+            mark = f" ({name.mark})" if name.mark else ""
+            lines.append(f"    {' & '.join([_escape(name.text + mark), *map(_latex_cell, cells)])} \\\\")
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    if cell.text == DASH:
+        return "--"
+    mark = {1: r"\mathbf", 2: r"\underline"}.get(cell.rank)
+    text = _numbers(cell.text)
+    text = f"${mark}{{{text.strip('$')}}}$" if mark else text
+    return f"{text} ({_numbers(cell.published)})" if cell.published else text
+
+
+def _numbers(text: str) -> str:
+    """Return plain text with its numbers as formulas."""
+    return re.sub(r"[+-]?\d+(\.\d+)?(e[+-]\d+)?( \u00b1 \d+(\.\d+)?)?", lambda found: f"${found[0]}$", text).replace(
+        " \u00b1 ", r"{\pm}"
+    )
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u00b1": r"$\pm$"}
+    special |= {each: "\\" + each for each in "&%$#_{}"}
+    return "".join(special.get(each, each) for each in text)
