@@ -70,9 +70,14 @@ class Model:
         return Model("retrain", self.method) if self.method else Model(_REFERENCES[self.trained])
 
     @property
+    def method_name(self) -> str:
+        """What tables call it under ``method``: the name of its method, or of its training."""
+        return self.method or self.trained
+
+    @property
     def columns(self) -> dict[str, str]:
         """``origin`` and ``method`` in a METRICS table, where the name of a trained model stands twice."""
-        return {"origin": self.origin, "method": self.method or self.trained}
+        return {"origin": self.origin, "method": self.method_name}
 
     @property
     def header(self) -> dict[str, str]:

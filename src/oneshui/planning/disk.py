@@ -7,9 +7,9 @@ from typing import Any
 from oneshui.config import method_spec
 from oneshui.methods import METHODS
 from oneshui.methods.costs import OUTPUTS, Sizes
-from oneshui.paths import origin_and_method
 from oneshui.planning.jobs import Job
 from oneshui.planning.rates import Rate
+from oneshui.runs import Model
 
 
 def bytes_of(config: Mapping[str, Any], run: Sizes | None, job: Job, rate: Rate) -> float:
@@ -32,7 +32,7 @@ def bytes_of(config: Mapping[str, Any], run: Sizes | None, job: Job, rate: Rate)
         case "train":
             return weights
         case "precompute":
-            spec = method_spec(config["methods"], origin_and_method(job.row)[1], job.dataset, run.n)
+            spec = method_spec(config["methods"], Model.of(job.row).method, job.dataset, run.n)
             size = METHODS[spec["kind"]].cost.artefact_bytes if spec["kind"] in METHODS else None
             return size(spec, run, rate) if size else 0.0
         case "unlearn":

@@ -29,7 +29,7 @@ class Job:
         stage: its rule.
         dataset: that it is about, if it is about one.
         n, seed: of the run; None where the job serves every n, or every seed.
-        row: the model that it is about (oneshui.paths), of ``precompute_artefact`` ORIGIN/METHOD; the table of
+        row: the model that it is about (oneshui.runs), of ``precompute_artefact`` ORIGIN/METHOD; the table of
             ``make_table`` and ``summarise_attacks``; the timm name of ``fetch_weights``.
     """
 

@@ -6,8 +6,8 @@ from typing import Any
 from oneshui.config import method_spec
 from oneshui.methods import METHODS
 from oneshui.methods.costs import Passes, Sizes
-from oneshui.paths import origin_and_method
 from oneshui.planning.jobs import Job
+from oneshui.runs import Model
 
 #: rates of forward passes of a kind, and of training passes of a kind
 FORWARD, TRAIN = ("forward_s", "gram_s"), ("train_s", "fisher_s")
@@ -21,7 +21,7 @@ def passes_of(config: Mapping[str, Any], run: Sizes, job: Job) -> Passes:
     if job.verb == "score":
         return {"forward_s": run.images + config["attack"]["views"] * (run.asked + run.test + run.reference)}
     if job.verb in ("precompute", "unlearn"):
-        spec = method_spec(config["methods"], origin_and_method(job.row)[1], job.dataset, run.n)
+        spec = method_spec(config["methods"], Model.of(job.row).method, job.dataset, run.n)
         if spec["kind"] in METHODS:  # what a kind of one's own costs is not known
             cost = METHODS[spec["kind"]].cost
             passes = cost.unlearn if job.verb == "unlearn" else cost.precompute

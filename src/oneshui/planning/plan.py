@@ -13,12 +13,12 @@ import pandas as pd
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS
 from oneshui.methods.costs import OUTPUTS, Sizes
-from oneshui.paths import origin_and_method
 from oneshui.planning.disk import bytes_of
 from oneshui.planning.jobs import GPU_VERBS, STAGES, Job, planned_jobs
 from oneshui.planning.passes import FORWARD, TRAIN, passes_of
 from oneshui.planning.rates import Machine, Rate, choose_machine
 from oneshui.planning.sizes import Size, run_of
+from oneshui.runs import Model
 
 COLUMNS = ("stage", "jobs", "forward_images", "train_images", "hours", "disk_gb")
 
@@ -94,7 +94,7 @@ def _limits(config: Mapping[str, Any], machine: Machine, runs: Mapping[Job, Size
     stores = (
         sum(3 * math.prod(config["datasets"][job.dataset]["stored_px"]) * runs[job].images for job in readers) / 1e9
     )
-    methods = {origin_and_method(job.row)[1] for job in runs if "/" in job.row}
+    methods = {Model.of(job.row).method for job in runs} - {""}
     own = sorted(name for name in methods if config["methods"][name]["kind"] not in METHODS)
     return [
         "assumed: every identity has the mean number of images (where many have one, meta-training costs less); speeds "

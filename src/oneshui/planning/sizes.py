@@ -7,6 +7,7 @@ from typing import Any
 from oneshui.errors import ConfigError
 from oneshui.methods.costs import Sizes
 from oneshui.planning.jobs import Job
+from oneshui.runs import Model
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def run_of(config: Mapping[str, Any], size: Size, job: Job) -> Sizes:
     each, share = size.images / size.identities, (split["train"], split["val"])
     train, val = share[0] * size.images - split["n_ranked"], share[1] * size.images
     forget, asked = n * (each - 1), split["n_ranked"] * (each - 1)
-    retrained = job.row.partition("/")[0] in ("retrain", "ceiling")
+    retrained = Model.of(job.row).trained in ("retrain", "ceiling")
     population = train - asked + val
     reference = min(config["attack"]["max_reference"], population)
     return Sizes(
