@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 
 from snakemake.exceptions import WorkflowError
 
@@ -13,6 +14,7 @@ from oneshui.config import (
     raw_path,
 )
 from oneshui.data.layouts import annotation_files
+from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.methods import check_methods
@@ -21,8 +23,12 @@ from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
-check_config(config, CONFIG_FILE)
-check_methods(config, CONFIG_FILE)
+try:
+    check_config(config, CONFIG_FILE)
+    check_methods(config, CONFIG_FILE)
+except ConfigError as error:
+    # Snakemake prints the places in our code for every other exception
+    sys.exit(f"ConfigError in {error}")
 
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
