@@ -38,6 +38,11 @@ class Model:
         origin, _, method = name.partition("/")
         return cls("pretrain", method, True) if origin == WRONG_PHOTOS else cls(origin, method)
 
+    @classmethod
+    def in_table(cls, method: str) -> "Model":
+        """Return the model that a results table calls ``method``: a trained one, or the original after that method."""
+        return cls(method) if method in TRAINED else cls("pretrain", method)
+
     def __str__(self) -> str:
         return f"{self.origin}/{self.method}" if self.method else self.trained
 

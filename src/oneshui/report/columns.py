@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from oneshui.config import TRAINED
 from oneshui.report.attacks import FPRS
 from oneshui.report.numbers import Numbers, Values
+from oneshui.runs import ORIGINAL, RETRAINED, Model
 
 MISSING, DASH = "missing", "-"
 #: stands in ``Column.not_for`` for every method that uses the training data
@@ -125,7 +126,7 @@ def _over_seeds(read: Callable[[Numbers], Values]) -> Callable[[Numbers], dict[s
     return source
 
 
-def _percent(split: str, metric: str, model: str | None = None) -> Callable[[Numbers], Values]:
+def _percent(split: str, metric: str, model: Model | None = None) -> Callable[[Numbers], Values]:
     return lambda numbers: 100.0 * numbers.by_seed(split, metric, model)
 
 
@@ -135,7 +136,7 @@ def _minus(read: Callable[[Numbers], Values], other: Callable[[Numbers], Values]
 
 
 def _wrong_photos(numbers: Numbers) -> Values:
-    return 100.0 * numbers.by_seed("all", "tow", f"wrong_photos/{numbers.model.split('/')[-1]}")
+    return 100.0 * numbers.by_seed("all", "tow", Model("pretrain", numbers.model.method, wrong_photos=True))
 
 
 def _seeds_with(flag: str) -> Callable[[Numbers], dict[str, float]]:
@@ -285,7 +286,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "tow_minus_pretrain", ("_mean", "_std", "_ci95"),
-        _over_seeds(_minus(_TOW_OF, _percent("all", "tow", "pretrain"))), "Difference to the original model",
+        _over_seeds(_minus(_TOW_OF, _percent("all", "tow", ORIGINAL))), "Difference to the original model",
         "results", difference, (_GAIN,), not_for=("pretrain", "retrain"),
     ),
     Column("saturated", ("",), _seeds_with("saturated"), cards=(_SATURATED,)),
@@ -326,7 +327,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "refit_forget_minus_retrain", ("_mean", "_ci95"),
-        _over_seeds(_minus(_PROBE_FORGET, _percent("forget", "refit_{measure}", "retrain"))),
+        _over_seeds(_minus(_PROBE_FORGET, _percent("forget", "refit_{measure}", RETRAINED))),
         "Probe: difference to the retrained model", "controls", difference, (_PROBE,), ("retrain",),
     ),
     Column(

@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from oneshui.config import TRAINED
 from oneshui.errors import ConfigError, DataError
-from oneshui.paths import origin_and_method
 from oneshui.report.columns import COLUMNS, NAMES
 from oneshui.report.figures import roc
 from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.style import display_name
+from oneshui.runs import Model
 
 #: percentage points that a rounded table may differ from the summary of its attacks
 _TOLERANCE = 1e-4
@@ -58,11 +57,6 @@ class Inputs:
         return int(self.spec(name).get("decimals", 1))
 
 
-def model_of(method: str) -> str:
-    """Return the model of a row of a table."""
-    return method if method in TRAINED else f"pretrain/{method}"
-
-
 def labels_of(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
     """Return how methods are written, in the order of the tables; one name never stands for two methods."""
     labels: dict[str, str] = {}
@@ -70,7 +64,7 @@ def labels_of(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
         for method, label in zip(results["method"], results["label"], strict=True):
             labels.setdefault(str(method), display_name(str(method), str(label)))
     rows = [str(row) for curves in inputs.roc.values() for row in curves["row"].unique()]
-    for method in [*others, *(origin_and_method(row)[1] for row in rows)]:
+    for method in [*others, *(Model.of(row).method_name for row in rows)]:
         labels.setdefault(method, display_name(method))
     written = list(labels.values())
     return {name: f"{text} ({name})" if written.count(text) > 1 else text for name, text in labels.items()}
@@ -112,7 +106,8 @@ def _check_attacks(results: pd.DataFrame, summary: pd.DataFrame, name: str) -> N
     columns = [column for column in COLUMNS if column.view == "attacks"]
     for row in results.to_dict("records"):
         dataset, n, method = str(row["dataset"]), int(row["n"]), str(row["method"])
-        numbers = Numbers(method, None, (), {}, *index_attacks(summary, dataset, n, model_of(method)), {})
+        model = Model.in_table(method)
+        numbers = Numbers(model, None, (), {}, *index_attacks(summary, dataset, n, str(model)), {})
         for column in columns:
             found = column.source(numbers)
             for key, part in zip(column.names, column.parts, strict=True):

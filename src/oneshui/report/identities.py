@@ -9,7 +9,7 @@ import pandas as pd
 from oneshui.config import TRAINED
 from oneshui.errors import DataError
 from oneshui.metrics.identities import Correlation
-from oneshui.paths import origin_and_method
+from oneshui.runs import Model
 
 Tables = Iterable[tuple[pd.DataFrame, Mapping[str, Any]]]
 Setting = tuple[str, int]
@@ -31,9 +31,10 @@ def identity_points(tables: Tables) -> pd.DataFrame:
     """
     parts: dict[tuple[str, int, str, int], pd.DataFrame] = {}
     for frame, meta in tables:
-        origin, method = origin_and_method(str(meta["row"]))
+        model = Model.of(str(meta["row"]))
+        method = model.method_name
         dataset, n, _, seed = key = (str(meta["dataset"]), int(meta["n"]), method, int(meta["seed"]))
-        if origin not in TRAINED or (origin != method and origin != "pretrain"):
+        if model.origin not in TRAINED or (not model.is_trained and model.origin != "pretrain"):
             raise DataError(
                 f"identities of {meta['row']} ({dataset}, n = {n}): allowed are pretrain/METHOD and ceiling"
             )

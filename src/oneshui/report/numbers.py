@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from oneshui.errors import DataError
-from oneshui.paths import origin_and_method
 from oneshui.report.attacks import POOLED
 from oneshui.report.style import MEASURE_NAMES
+from oneshui.runs import Model
 
 _PUBLISHED_COLUMNS = ("table", "dataset", "n_identities", "method", "variant", "metric", "mean", "std")
 #: the paper's attack among published metrics
@@ -37,7 +37,7 @@ class Numbers:
         published: quantity -> mean and standard deviation, percent.
     """
 
-    model: str
+    model: Model
     measure: str | None
     seeds: Sequence[int]
     metrics: Mapping[tuple[str, str, str, str, int], float]
@@ -45,12 +45,13 @@ class Numbers:
     protocol: Sequence[float]
     published: Mapping[str, tuple[float, float]]
 
-    def by_seed(self, split: str, metric: str, model: str | None = None) -> Values:
+    def by_seed(self, split: str, metric: str, model: Model | None = None) -> Values:
         """Return a metric of each seed, of this model or another; NaN where there is none.
 
         ``{measure}`` in ``metric`` stands for the measure of the dataset.
         """
-        key = (*origin_and_method(model or self.model), split, metric.format(measure=self.measure))
+        asked = model or self.model
+        key = (asked.origin, asked.method_name, split, metric.format(measure=self.measure))
         return np.array([self.metrics.get((*key, seed), math.nan) for seed in self.seeds], dtype=np.float64)
 
 
@@ -70,14 +71,14 @@ def measure_of(metrics: pd.DataFrame, where: str) -> str | None:
 
 
 def index_metrics(
-    metrics: pd.DataFrame, models: Collection[str], where: str
+    metrics: pd.DataFrame, models: Collection[Model], where: str
 ) -> dict[tuple[str, str, str, str, int], float]:
     """Return (origin, method, split, metric, seed) -> value of the asked models.
 
     Raises:
         DataError: a value is there twice.
     """
-    asked = {origin_and_method(model) for model in models}
+    asked = {(model.origin, model.method_name) for model in models}
     found: dict[tuple[str, str, str, str, int], float] = {}
     columns = ("origin", "method", "split", "metric", "seed", "value")
     for origin, method, split, metric, seed, value in zip(*(metrics[name] for name in columns), strict=True):

@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 
 from oneshui import __version__
 from oneshui.config import TRAINED
-from oneshui.paths import origin_and_method
 from oneshui.report import explorer
 from oneshui.report.attacks import POOLED
 from oneshui.report.columns import MISSING, cards
-from oneshui.report.contents import Inputs, labels_of, model_of
+from oneshui.report.contents import Inputs, labels_of
 from oneshui.report.figures import roc
 from oneshui.report.figures.identities import by_distance
 from oneshui.report.figures.save import image_of
@@ -26,6 +25,7 @@ from oneshui.report.style import setting_name
 from oneshui.report.tables import settings_of
 from oneshui.report.verdict import verdict
 from oneshui.report.write import Cell, Grid, ablation, columns_of, grid, name_of, note_of, unit_of, warnings_of
+from oneshui.runs import Model
 
 #: what the template shows, by its ``type``
 Item = Mapping[str, Any]
@@ -173,7 +173,7 @@ def _auc_by_seed(summary: pd.DataFrame, rows: pd.DataFrame, decimals: int) -> li
     seeds = sorted({seed for _, seed in found})
     lines = [[Cell("Model"), *(Cell(f"seed {seed}") for seed in seeds)]]
     for row in rows.to_dict("records"):
-        model = model_of(str(row["method"]))
+        model = str(Model.in_table(str(row["method"])))
         lines.append([name_of(row), *(Cell(found.get((model, seed), MISSING)) for seed in seeds)])
     return [_table("AUC of each seed, % [95% interval]", lines, fold="AUC by seed")] if seeds else []
 
@@ -183,10 +183,10 @@ def _curves(inputs: Inputs, labels: Mapping[str, str]) -> list[Part]:
     for name, curves in inputs.roc.items():
         source = inputs.config.get("figures", {}).get(name, {}).get("table", name)
         methods = map(str, inputs.tables[source]["method"]) if source in inputs.tables else ()
-        order = list(dict.fromkeys([*map(model_of, methods), *curves["row"]]))
+        order = list(dict.fromkeys([*(str(Model.in_table(name)) for name in methods), *curves["row"]]))
         for setting, own in settings_of(curves):
             caption = f"ROC curves, {setting_name(*setting)}"
-            gone = [labels[origin_and_method(row)[1]] for row in order if row not in set(own["row"])]
+            gone = [labels[Model.of(row).method_name] for row in order if row not in set(own["row"])]
             alt = f"{caption}: true against false positive rate of the attack on each model. The table has the numbers."
             items.append(_image(caption, alt, roc.draw(own, order, labels), wide=True))
             items += _warnings([f"No ROC curve of {', '.join(gone)}: {MISSING}."] if gone else [])

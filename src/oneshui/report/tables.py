@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.paths import origin_and_method, table_rows
 from oneshui.report.columns import COLUMNS, FLAGS, KEYS, NAMES, QUANTITIES
 from oneshui.report.numbers import Numbers, check_published, index_attacks, index_metrics, measure_of, published_of
 from oneshui.report.style import method_name
+from oneshui.runs import RETRAINED, Model, models_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +58,20 @@ def make_table(
     if published is not None and printed is not None:
         check_published(published, printed["table"])
     labels = spec.get("labels") or {}
-    models = table_rows(spec)
+    models = models_of(spec)
+    controls = [Model("pretrain", name, wrong_photos=True) for name in spec["methods"]]
     rows = []
     for block in spec["blocks"]:
         dataset, n = str(block["dataset"]), int(block["n"])
         own = metrics[(metrics["dataset"] == dataset) & (metrics["n"] == n)]
         measure = measure_of(own, f"{dataset}, n = {n}")
-        found = index_metrics(own, [*models, *(f"wrong_photos/{name}" for name in spec["methods"])], f"n = {n}")
+        found = index_metrics(own, [*models, *controls], f"n = {n}")
         for model in models:
-            method = origin_and_method(model)[1]
+            method = model.method_name
             beside = {}
             if published is not None and printed is not None:
                 beside = published_of(published, printed, dataset, n, method, measure)
-            numbers = Numbers(model, measure, seeds, found, *index_attacks(attacks, dataset, n, model), beside)
+            numbers = Numbers(model, measure, seeds, found, *index_attacks(attacks, dataset, n, str(model)), beside)
             keys = (dataset, n, method, labels.get(method) or method_name(method), measure, method in data_methods)
             rows.append(dict(zip(KEYS, (*keys, _complete(numbers, f"{method} on {dataset}, n = {n}")), strict=True)))
             rows[-1] |= values_of(numbers)
@@ -113,7 +114,7 @@ def _complete(numbers: Numbers, where: str) -> int:
     """Return the number of seeds that have all means of a model."""
     # ToW compares with the retrained model, which therefore has none itself
     needed = [numbers.by_seed(name, "{measure}") for name in QUANTITIES if name != "tow"]
-    if numbers.model != "retrain":
+    if numbers.model != RETRAINED:
         needed.append(numbers.by_seed("all", "tow"))
     complete = [not any(map(math.isnan, values)) for values in zip(*needed, strict=True)]
     if not all(complete):

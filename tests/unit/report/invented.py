@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from oneshui.metrics.roc import clopper_pearson, roc_points
-from oneshui.paths import origin_and_method, table_rows
 from oneshui.report import attacks, tables
+from oneshui.runs import Model, models_of
 from oneshui.schemas import IDENTITIES, METRICS, SPLITS, write_table
 
 PUBLISHED = Path(__file__).parents[3] / "resources" / "paper" / "published_results.csv"
@@ -69,12 +69,12 @@ def _draw(*names: Any) -> np.random.Generator:
 
 def _metrics(spec: Mapping[str, Any], seeds: Sequence[int]) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
-    models = [*table_rows(spec), *(f"wrong_photos/{name}" for name in spec["methods"])]
+    models = [*map(str, models_of(spec)), *(f"wrong_photos/{name}" for name in spec["methods"])]
     for block in spec["blocks"]:
         for seed in seeds:
             goal: dict[str, float] = {}
             for model in ["retrain", *(name for name in models if name != "retrain")]:
-                origin, method = origin_and_method(model)
+                origin, method = Model.of(model).columns.values()
                 draw = _draw(block["dataset"], block["n"], seed, method)
                 strength, harm = STRENGTH[method]
                 strength *= 0.3 if origin == "wrong_photos" else 1.0
@@ -102,8 +102,8 @@ def _metrics(spec: Mapping[str, Any], seeds: Sequence[int]) -> pd.DataFrame:
 
 def _attacks(spec: Mapping[str, Any], seeds: Sequence[int], test_images: int) -> Any:
     for block in spec["blocks"]:
-        for row in table_rows(spec):
-            strength = min(STRENGTH[origin_and_method(row)[1]][0], 1.0)
+        for row in map(str, models_of(spec)):
+            strength = min(STRENGTH[Model.of(row).method_name][0], 1.0)
             for seed in seeds:
                 draw = _draw(block["dataset"], row, seed)
                 count = 6 * block["n"] + test_images

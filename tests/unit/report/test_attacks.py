@@ -16,6 +16,7 @@ from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.tables import make_table
 from oneshui.report.tables import values_of as values_of_model
 from oneshui.report.write import to_latex, to_markdown
+from oneshui.runs import Model
 from oneshui.schemas import METRICS
 
 SEEDS = [0, 1]
@@ -43,7 +44,7 @@ def values_of(summary: pd.DataFrame, seed: int | str, name: str, metric: str) ->
 
 def columns_of(summary: pd.DataFrame, model: str) -> dict[str, float]:
     """Return the columns of a table that come from attacks."""
-    numbers = Numbers(model, "accuracy", SEEDS, {}, *index_attacks(summary, "toy", 2, model), {})
+    numbers = Numbers(Model.of(model), "accuracy", SEEDS, {}, *index_attacks(summary, "toy", 2, model), {})
     names = NAMES[NAMES.index("rmia_auc") : NAMES.index("refit_forget_mean")]
     return {name: value for name, value in values_of_model(numbers).items() if name in names}
 

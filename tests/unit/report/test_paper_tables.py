@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from oneshui.config import method_spec
-from oneshui.paths import origin_and_method, table_rows
 from oneshui.report.tables import make_table
+from oneshui.runs import Model, models_of
 from oneshui.schemas import METRICS
 
 ROOT = Path(__file__).parents[3]
@@ -24,8 +24,8 @@ def metrics_of(spec: dict[str, Any]) -> pd.DataFrame:
     """Return invented metrics of every model of a table."""
     rows = []
     for block in spec["blocks"]:
-        for row in table_rows(spec):
-            key = (block["dataset"], block["n"], 0, *origin_and_method(row))
+        for row in map(str, models_of(spec)):
+            key = (block["dataset"], block["n"], 0, *Model.of(row).columns.values())
             rows += [(*key, split, MEASURE[block["dataset"]], 0.5) for split in ("retain", "forget", "test")]
             rows.append((*key, "all", "tow", 0.5))
     return pd.DataFrame(rows, columns=list(METRICS.columns))
