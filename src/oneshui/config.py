@@ -35,6 +35,9 @@ TRAINED = ("pretrain", "retrain", "ceiling")
 #: value of ``attack/offline_a`` that chooses it on the next seed
 PAIRED_SEED = "paired_seed"
 
+#: kind of the only figure that shows faces
+FACES = "hardest_identities"
+
 _Index = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _StoredPx = Annotated[int, Field(ge=8, le=4096)]
@@ -290,9 +293,9 @@ class Table(Spec):
 class Figure(Spec):
     """One figure."""
 
-    kind: Literal["table_bars", "training_curves", "roc", "hardness", "harm", "hardest_identities"] = Field(
-        description="what it shows. `roc` needs a table with `privacy: true`; `hardness`, `harm` and"
-        " `hardest_identities` are the paper's figures 4, 5 and 6"
+    kind: Name = Field(
+        description="what it shows: `table_bars`, `training_curves`, `roc` (of a table with `privacy: true`);"
+        " `hardness`, `harm` and `hardest_identities` are the paper's figures 4, 5 and 6"
     )
     table: Name = Field(description="the table whose models it shows")
     blocks: tuple[Block, ...] = Field(
@@ -304,11 +307,9 @@ class Figure(Spec):
 
     @model_validator(mode="after")
     def _faces(self) -> Self:
-        if self.kind != "hardest_identities" and self.show_faces is not None:
+        if self.kind != FACES and self.show_faces is not None:
             raise ValueError(f"unknown key show_faces: kind {self.kind} shows no faces")
-        if self.kind == "hardest_identities" and (
-            self.show_faces is None or self.blocks is None or len(self.blocks) > 1
-        ):
+        if self.kind == FACES and (self.show_faces is None or self.blocks is None or len(self.blocks) > 1):
             raise ValueError("kind: hardest_identities needs show_faces, and blocks with one entry")
         return self
 

@@ -7,12 +7,29 @@ or ``origin`` and ``method``, ``table`` and ``figure``, as attributes; they are 
 from collections.abc import Mapping
 from typing import Any
 
-from oneshui.config import PAIRED_SEED, index_options, method_spec
+from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
 from oneshui.methods import artefact_spec, needs_of
+from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
 Config = Mapping[str, Any]
+
+
+def check_figures(config: Config, where: str) -> None:
+    """Refuse a figure that nobody draws.
+
+    Args:
+        config: a checked configuration.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: it names the figure and the kinds that there are.
+    """
+    for name, figure in config["figures"].items():
+        if figure["kind"] not in (*KINDS, FACES):
+            allowed = f"{', '.join(KINDS)} or {FACES}"
+            raise ConfigError(f"{where}: figures/{name}/kind = {figure['kind']!r}, allowed: {allowed}")
 
 
 def methods_that_need(config: Config, *needs: str) -> list[str]:
@@ -134,7 +151,7 @@ class Results:
 
     def figures(self, *, faces: bool) -> list[str]:
         """Names of the figures that show faces, or of all others."""
-        return [name for name, each in self._figures.items() if (each["kind"] == "hardest_identities") == faces]
+        return [name for name, each in self._figures.items() if (each["kind"] == FACES) == faces]
 
     def figures_to_draw(self) -> list[str]:
         """Names of the figures that are drawn without being asked for by name."""
@@ -147,19 +164,14 @@ class Results:
     def figure_inputs(self, w: Any) -> list[str]:
         """Files that a figure is drawn from."""
         figure = self._figures[w.figure]
-        table = f"results/tables/{figure['table']}.csv"
-        match figure["kind"]:
-            case "table_bars":
-                return [table, *self._of_table(figure["table"])["metrics"]]
-            case "roc":
-                return self._of_table(figure["table"])["attacks"]
-            case "hardness" | "harm":
-                return [table, *self._identities_of(figure)]
-            case "training_curves":
-                runs = list(runs_of(self._settings_of(figure), self._seeds))
-                trained = [run.weights(model) for model in (ORIGINAL, RETRAINED) for run in runs]
-                return list(dict.fromkeys(trained))
-        raise ConfigError(f"figures/{w.figure}: nobody draws a figure of kind {figure['kind']}")
+        runs = list(runs_of(self._settings_of(figure), self._seeds))
+        files = {
+            "table": [f"results/tables/{figure['table']}.csv"],
+            "models": [run.weights(model) for model in (ORIGINAL, RETRAINED) for run in runs],
+            "identities": self._identities_of(figure),
+            **self._of_table(figure["table"]),
+        }
+        return list(dict.fromkeys(file for need in KINDS[figure["kind"]].needs for file in files[need]))
 
     def faces_inputs(self, w: Any) -> dict[str, Any]:
         """Identities, splits and pixels of a figure that shows faces.

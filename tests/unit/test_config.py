@@ -245,7 +245,6 @@ def test_revision_of_a_method_is_a_whole_number(revision: Any) -> None:
         ),
         ({"tables/table1/layout": "wide"}, "tables/table1/layout = 'wide', allowed: tow"),
         ({"tables/table1/published": {"table": 8}}, "published/table = 8, allowed: a whole number in [1, 7]"),
-        ({"figures/figure4/kind": "pie"}, "figures/figure4/kind = 'pie', allowed: table_bars, "),
         ({"figures/figure4/show_faces": True}, "figures/figure4: unknown key show_faces"),
         (
             {"figures/figure4/kind": "hardest_identities"},

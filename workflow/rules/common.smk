@@ -16,7 +16,7 @@ from oneshui.config import (
 from oneshui.data.layouts import annotation_files
 from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
-from oneshui.inputs import Results, Runs, methods_that_need
+from oneshui.inputs import Results, Runs, check_figures, methods_that_need
 from oneshui.methods import check_methods
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
@@ -26,6 +26,7 @@ CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
 try:
     check_config(config, CONFIG_FILE)
     check_methods(config, CONFIG_FILE)
+    check_figures(config, CONFIG_FILE)
 except ConfigError as error:
     # Snakemake prints the places in our code for every other exception
     sys.exit(f"ConfigError in {error}")
