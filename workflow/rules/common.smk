@@ -5,6 +5,7 @@ import os
 import re
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.utils import validate
 
 from oneshui.config import (
@@ -20,6 +21,7 @@ from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.methods import METHODS
 
+from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
@@ -95,6 +97,25 @@ def raw_inputs(wildcards):
         return files
     refuse_stale_index(wildcards)
     return [folder]
+
+
+def index_spec(wildcards):
+    """What an index depends on; with a hash of its annotation files where they are not those it was made from."""
+    entry, spec = config["datasets"][wildcards.dataset], runs.index_spec(wildcards)
+    path = f"results/data/{wildcards.dataset}/index.parquet"
+    if "synthetic" in entry or not os.path.exists(path):
+        return spec
+    files = annotation_files(entry["layout"], raw_folder(wildcards), entry["options"])
+    if not all(map(os.path.exists, files)):
+        return spec
+    compared = "params" in map(str, workflow.rerun_triggers)
+    return tracked_spec(
+        spec,
+        files,
+        path,
+        recorded=workflow.persistence.params(IOFile(path)) if compared else None,
+        cache=".snakemake/oneshui/annotations.json",
+    )
 
 
 def counted_datasets(wildcards):

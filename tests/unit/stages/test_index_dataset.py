@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from oneshui.data.index import pictures_id
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import spec_hash
+from oneshui.files import content_hash, spec_hash
 from oneshui.log import logger
 from oneshui.schemas import INDEX, read_table
 from oneshui.stages.check_dataset import check_dataset
@@ -72,6 +73,8 @@ def test_index_holds_every_image_and_its_metadata(folder: Path) -> None:
         "dataset": "toy",
         "layout": "manifest",
         "spec": spec_hash(SPEC),
+        "annotations": content_hash([folder / "manifest.csv"]),
+        "pictures": pictures_id(table),
     }
 
 
