@@ -130,10 +130,10 @@ def _file_facts(probed: pd.DataFrame) -> list[_Fact]:
 
 
 def _reasons(probed: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return why images are unreadable, numbers and details left out, the most frequent first."""
+    """Return why images are unreadable without details in brackets, the most frequent first."""
     errors = probed["error"].dropna()
     unreadable = errors[errors.str.startswith("unreadable: ")].str.removeprefix("unreadable: ")
-    counts = unreadable.str.replace(r"\s*[(;].*|\d+ ", "", regex=True).value_counts()
+    counts = unreadable.str.replace(r"\s*[(;].*", "", regex=True).value_counts()
     return [(str(reason), int(count)) for reason, count in counts.head(_N_NAMED).items()]
 
 

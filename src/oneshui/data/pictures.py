@@ -63,7 +63,7 @@ _LABELS = {
     Kind.TURNED: "turned upright (EXIF orientation)",
     Kind.TRANSPARENT: "with transparency, put on white",
     Kind.PALETTE: "with a palette",
-    Kind.GREY: "grey",
+    Kind.GREY: "in grey",
     Kind.CMYK: "CMYK, converted without a colour profile",
     Kind.SIXTEEN_BITS: "16 bits a channel in colour, the upper 8 are kept",
     Kind.PROFILE: "with a colour profile other than sRGB, which is not applied",
@@ -150,7 +150,7 @@ def _check_header(image: Image.Image) -> None:
         raise DataError(f"more than 8 bits a channel ({image.mode})")
     n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1 and image.format != "MPO":  # a phone's JPEG has the picture first, and helpers behind it
-        raise DataError(f"{n_frames} pictures in one file: nobody can say which is meant")
+        raise DataError(f"several pictures in one file, and nobody says which is meant ({n_frames})")
 
 
 def _kind(data: bytes, image: Image.Image) -> Kind:
@@ -226,7 +226,7 @@ def _refuse_zeros(data: bytes, start: int, end: int, allowed: int) -> None:
     at = data.find(bytes(allowed + 1), start, end)
     if at >= 0:
         rest = len(data[at:end]) - len(data[at:end].lstrip(b"\0"))
-        raise DataError(f"a hole: {rest} bytes from {at} on are zeros, as in a download that was cut off")
+        raise DataError(f"a hole of zeros, as in a download that was cut off ({rest} bytes from {at} on)")
 
 
 #: a marker that ends the coded data of a scan: not a coded 0xff, not a restart
@@ -303,7 +303,7 @@ def _check_png(data: bytes) -> None:
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
             told = int.from_bytes(data[end : end + 4], "big")
             if zlib.crc32(memoryview(data)[at + 4 : end]) != told:
-                raise DataError(f"damaged: the check sum of the part {name.decode()} at byte {at} is wrong")
+                raise DataError(f"damaged: a check sum is wrong ({name.decode()} at byte {at})")
         at = end + 4
     raise DataError("cut short: the last part of the file is missing")
 

@@ -57,4 +57,4 @@ def index_dataset(folder: Path, output_path: Path, *, dataset: str, spec: Mappin
     logger.info("%s: %d images of %d identities indexed", dataset, len(index), index["identity"].nunique())
     for kind, count in count_kinds(probed).items():
         level = logging.WARNING if kind in SHOWN_OTHERWISE else logging.INFO
-        logger.log(level, "%s: %d of %d images are %s", dataset, count, len(index), kind.label)
+        logger.log(level, "%s: %d of %d images %s", dataset, count, len(index), kind.label)
