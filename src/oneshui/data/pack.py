@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from oneshui.data.pictures import SHOWN_OTHERWISE, Picture, read_picture
+from oneshui.data.pictures import SHOWN_OTHERWISE, Picture, quiet, read_picture
 from oneshui.data.probe import content_of
 from oneshui.data.store import append_note
 from oneshui.errors import DataError
@@ -25,7 +25,8 @@ def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, cannot be decoded, or cannot be shown rightly.
     """
-    return _squash(_read(path)[1], height, width)
+    with quiet():
+        return _squash(_read(path)[1], height, width)
 
 
 def _read(path: Path) -> tuple[bytes, Picture]:
@@ -83,7 +84,7 @@ def pack_images(
             return bool(picture.kind & SHOWN_OTHERWISE)
 
         otherwise = 0
-        with ThreadPoolExecutor(n_threads) as pool:
+        with quiet(), ThreadPoolExecutor(n_threads) as pool:
             rows = tqdm(pool.map(put, range(len(paths))), total=len(paths), desc="packing images", disable=None)
             for differs in rows:
                 otherwise += differs

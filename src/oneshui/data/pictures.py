@@ -11,6 +11,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Flag, auto
 from functools import cache
 from typing import NamedTuple
@@ -89,6 +90,8 @@ class Picture(NamedTuple):
 def read_picture(data: bytes, *, draft_px: tuple[int, int] | None = None) -> Picture:
     """Return the picture in ``data``, the bytes of a file, as a viewer shows it.
 
+    Pillow may warn of a broken EXIF block or an odd palette; ``quiet`` keeps that to itself, once for many pictures.
+
     Args:
         data: the whole file.
         draft_px: width and height that are enough. JPEGs are then decoded at a fraction of their size, and grey:
@@ -97,18 +100,23 @@ def read_picture(data: bytes, *, draft_px: tuple[int, int] | None = None) -> Pic
     Raises:
         DataError: it cannot be decoded, or not be shown rightly. The message names no file; the caller does.
     """
-    # a broken EXIF block or an odd palette is no reason to refuse an image whose pixels can be read
+    try:
+        return _read(data, draft_px)
+    except (DataError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        what = "not a picture that can be read" if data else "the file is empty"
+        raise DataError(f"{what}; allowed: {', '.join(FORMATS)}") from None
+    except Exception as error:  # decoders raise many types on damaged files: OSError, SyntaxError, ValueError ...
+        raise DataError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore warnings: what is wrong beside the pixels is no reason to refuse a picture. Not for use in threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return _read(data, draft_px)
-        except (DataError, MemoryError):
-            raise
-        except UnidentifiedImageError:
-            what = "not a picture that can be read" if data else "the file is empty"
-            raise DataError(f"{what}; allowed: {', '.join(FORMATS)}") from None
-        except Exception as error:  # decoders raise many types on damaged files: OSError, SyntaxError, ValueError ...
-            raise DataError(f"{type(error).__name__}: {error}") from error
+        yield
 
 
 def _read(data: bytes, draft_px: tuple[int, int] | None) -> Picture:
@@ -230,7 +238,7 @@ def _refuse_zeros(data: bytes, start: int, end: int, allowed: int) -> None:
 
 
 #: a marker that ends the coded data of a scan: not a coded 0xff, not a restart
-_MARKER = re.compile(rb"\xff+[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -259,6 +267,7 @@ def _check_jpeg(data: bytes, width: int, height: int) -> None:
             blocks = components * (width // 8 + 2) * (height // 8 + 2)
             flat = blocks // 4 if progressive else _zeros_of_flat(blocks, body, tables)
             _refuse_zeros(data, at, following.start(), _ZEROS + flat)
+            at = following.start()
     raise DataError("cut short: no end of image after the scan" if scanned else "cut short: no scan")
 
 

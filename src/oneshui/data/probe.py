@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from oneshui.data.pictures import PLAIN, Kind, read_picture
+from oneshui.data.pictures import PLAIN, Kind, quiet, read_picture
 from oneshui.errors import ConfigError, DataError
 
 #: images per task of the thread pool: enough to hide its cost, few enough for a steady progress bar
@@ -59,7 +59,7 @@ def probe_images(folder: Path, paths: Sequence[str], *, n_threads: int, progress
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     pool = ThreadPoolExecutor(max(1, n_threads))
     probes: list[_Probe] = []
-    with tqdm(total=len(paths), desc="probe", unit="img", disable=not progress) as bar:
+    with quiet(), tqdm(total=len(paths), desc="probe", unit="img", disable=not progress) as bar:
         try:
             for chunk in pool.map(lambda names: [_probe(folder / name) for name in names], chunks):
                 probes += chunk

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from oneshui.data.pictures import read_picture
+from oneshui.data.pictures import quiet, read_picture
 from oneshui.errors import DataError
 from oneshui.schemas import REQUEST, read_table
 from oneshui.sets import InputSpec, Support
@@ -70,7 +70,8 @@ def _check_label(label: Any, task: Task, path: str | Path, row: int) -> None:
 
 def _decode(data: bytes, path: str | Path, row: int) -> torch.Tensor:
     try:
-        array = np.array(read_picture(data).image)
+        with quiet():
+            array = np.array(read_picture(data).image)
     except DataError as error:
         raise DataError(
             f"{path}, row {row}: the photo cannot be decoded ({error}). Export the request again."

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,16 @@ import pytest
 from PIL import Image, ImageOps
 
 from oneshui.data.pack import decode
-from oneshui.data.pictures import FORMATS, PLAIN, Kind, read_picture
+from oneshui.data.pictures import FORMATS, PLAIN, Kind, quiet, read_picture
 from oneshui.data.probe import probe_images
 from oneshui.errors import DataError
 from oneshui.stages.forget import png_of
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with quiet():
+        yield
 
 
 def smooth(height: int = 40, width: int = 56, seed: int = 0) -> Image.Image:
