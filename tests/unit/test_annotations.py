@@ -13,7 +13,7 @@ from oneshui.planning import annotations
 from oneshui.planning.annotations import tracked_spec
 from oneshui.schemas import INDEX, write_table
 
-SPEC = {"layout": "manifest", "options": {}}
+SPEC = {"layout": "manifest", "options": {"file": "m.csv"}}
 
 
 class Folder:
@@ -37,7 +37,7 @@ class Folder:
         return content_hash([self.file])
 
     def told(self, recorded: list[str] | None) -> dict[str, Any]:
-        return tracked_spec(SPEC, [str(self.file)], self.index, recorded=recorded, cache=self.cache)
+        return tracked_spec(SPEC, self.file.parent, self.index, recorded=recorded, cache=self.cache)
 
 
 def test_an_unchanged_folder_is_told_what_it_was_told_before(tmp_path: Path) -> None:
@@ -76,6 +76,14 @@ def test_without_a_record_a_change_is_refused(tmp_path: Path) -> None:
     folder.file.write_text("b\n")
     with pytest.raises(ConfigError, match=r"index\.parquet was made from other annotation files.*Delete .*index"):
         folder.told(None)
+
+
+@pytest.mark.parametrize("missing", ["file", "index"])
+def test_without_data_or_index_nothing_is_compared(tmp_path: Path, missing: str) -> None:
+    folder = Folder(tmp_path)
+    folder.file.write_text("b\n")
+    getattr(folder, missing).unlink()
+    assert folder.told(None) == SPEC
 
 
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,17 +101,11 @@ def raw_inputs(wildcards):
 
 def index_spec(wildcards):
     """What an index depends on; with a hash of its annotation files where they are not those it was made from."""
-    entry, spec = config["datasets"][wildcards.dataset], runs.index_spec(wildcards)
     path = f"results/data/{wildcards.dataset}/index.parquet"
-    if "synthetic" in entry or not os.path.exists(path):
-        return spec
-    files = annotation_files(entry["layout"], raw_folder(wildcards), entry["options"])
-    if not all(map(os.path.exists, files)):
-        return spec
     compared = "params" in map(str, workflow.rerun_triggers)
     return tracked_spec(
-        spec,
-        files,
+        runs.index_spec(wildcards),
+        raw_folder(wildcards),
         path,
         recorded=workflow.persistence.params(IOFile(path)) if compared else None,
         cache=".snakemake/oneshui/annotations.json",

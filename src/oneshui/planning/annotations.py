@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from oneshui.data.layouts import annotation_files
 from oneshui.errors import ConfigError
 from oneshui.files import content_hash, sha256_file, write_text
 from oneshui.schemas import read_meta
@@ -20,7 +21,7 @@ _SETTLED_S = 2.0
 
 
 def tracked_spec(
-    spec: Mapping[str, Any], files: Sequence[str], index: str | Path, *, recorded: Sequence[str] | None,
+    spec: Mapping[str, Any], folder: str | Path, index: str | Path, *, recorded: Sequence[str] | None,
     cache: str | Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the specification of an index as its job is told: with a hash of the annotation files where it matters.
@@ -31,14 +32,18 @@ def tracked_spec(
 
     Args:
         spec: layout, options and what else an index depends on.
-        files: its annotation files, all there.
-        index: the present index.
+        folder: raw folder of the data set. Without its annotation files nothing is compared: an index can be used when
+            the data is gone.
+        index: where it lies, if there is one.
         recorded: what Snakemake recorded of the job's parameters; None where it would not compare them.
         cache: file of known hashes, so that large files are read once.
 
     Raises:
         ConfigError: the files have changed and Snakemake would not notice.
     """
+    files = annotation_files(spec["layout"], str(folder), spec["options"])
+    if not all(map(os.path.exists, [index, *files])):
+        return dict(spec)
     now = content_hash(files, _remembering(Path(cache)))
     known = read_meta(index).get("annotations")
     told_before = any(now in each or "'annotations'" in each for each in recorded or ())
