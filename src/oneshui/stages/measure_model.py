@@ -61,9 +61,7 @@ def measure_model(
     _check_scores(scores, made, rows.values(), labels, splits_path, split_meta)
     diverged = has_diverged(finite=bool(np.isfinite(scores.values["loss"]).all()))
     if diverged:
-        logger.warning(
-            "%s: the model has diverged: its losses are not finite, nothing else is measured", scores_path
-        )
+        logger.warning("%s: the model has diverged: its losses are not finite, nothing else is measured", scores_path)
     values = [("all", "blown_up", 1.0)] if diverged else _measure(scores, labels, rows, task)
     values += [entry for entry in _diagnostics(made) if not (diverged and entry[1] == "blown_up")]
     if model != RETRAINED and not diverged:
