@@ -186,5 +186,5 @@ def test_a_photo_in_a_request_is_what_a_viewer_shows(tmp_path: Path) -> None:
 def test_a_photo_of_16_bits_in_a_request_is_refused(tmp_path: Path) -> None:
     deep = encoded(Image.fromarray(np.full((8, 6), 40_000, dtype=np.uint16)))
     path = write_request(tmp_path / "r.parquet", image=[deep] * 3)
-    with pytest.raises(DataError, match=r"r\.parquet, row 1: the photo cannot be decoded \(more than 8 bits a channel"):
+    with pytest.raises(DataError, match=r"r\.parquet, row 0: the photo cannot be decoded \(more than 8 bits a channel"):
         read_request(path, CLASSES, RAW, CPU, stored_px=None)
