@@ -41,16 +41,16 @@ class Schema:
     nullable: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
-    def arrow(self, task: str | None, found: Collection[str]) -> pa.Schema:
+    def arrow(self, task: str | None, found: Collection[str] | None = None) -> pa.Schema:
         """Return the pyarrow schema; ``task`` is needed where the table has labels.
 
         Args:
             task: classification or multilabel.
-            found: columns of the table at hand; optional ones that it lacks are left out.
+            found: columns of the table at hand, of which optional ones may be missing; None: a table with all columns.
         """
         fields = []
         for column, dtype in self.columns.items():
-            if column in self.optional and column not in found:
+            if found is not None and column in self.optional and column not in found:
                 continue
             if dtype is None:
                 if task not in _LABEL_TYPES:

@@ -40,6 +40,10 @@ _TURNS = {
 }
 #: bytes: a run of zeros in compressed data that no picture of a few thousand pixels has
 _ZEROS = 512
+#: formats whose coding cannot say more pixels in a byte than this: one-bit pixels in deflate, a thousandfold
+_BOUNDED, _MOST_PX = ("JPEG", "MPO", "PNG", "GIF", "BMP", "PPM"), 10_000
+#: the others say a picture of one colour in a few bytes, whatever its size; nobody has a larger one of these
+_FREE_PX = 2**24
 
 
 class Kind(Flag):
@@ -121,7 +125,7 @@ def quiet() -> Iterator[None]:
 
 def _read(data: bytes, draft_px: tuple[int, int] | None) -> Picture:
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
-        _check_header(image)
+        _check_header(image, len(data))
         _check_complete(data, image)
         kind = _kind(data, image)
         width, height = image.size
@@ -153,7 +157,11 @@ _SIDEWAYS = (
 )  # fmt: skip
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, n_bytes: int) -> None:
+    width, height = image.size
+    free = 0 if image.format in _BOUNDED else _FREE_PX
+    if width * height > free + _MOST_PX * n_bytes:  # before memory is taken for them
+        raise DataError(f"its header says {width} x {height} px, more than the file can hold ({n_bytes} bytes)")
     if image.mode in _DEEP:
         raise DataError(f"more than 8 bits a channel ({image.mode})")
     n_frames = getattr(image, "n_frames", 1)
@@ -217,11 +225,14 @@ def _check_complete(data: bytes, image: Image.Image) -> None:
             _check_png(data)
             return
         case "WEBP":
-            parts = _webp_pixels(data)
-        case "TIFF" if image.info.get("compression", "raw") != "raw":
+            parts = list(_webp_pixels(data))
+        case "TIFF":
             parts = _tiff_pixels(image)
+            if image.info.get("compression", "raw") == "raw":
+                _check_raw_tiff(image, parts)
+                return
         case "AVIF" | "JPEG2000":
-            parts = iter([(0, len(data))])
+            parts = [(0, len(data))]
         case _:
             return
     for start, end in parts:
@@ -317,12 +328,23 @@ def _check_png(data: bytes) -> None:
     raise DataError("cut short: the last part of the file is missing")
 
 
-def _tiff_pixels(image: Image.Image) -> Iterator[tuple[int, int]]:
-    """Yield where the coded strips or tiles start and end."""
+def _tiff_pixels(image: Image.Image) -> list[tuple[int, int]]:
+    """Return where the coded strips or tiles start and end."""
     tags = image.tag_v2  # type: ignore[attr-defined]  # of a TiffImageFile
-    for offsets, counts in ((273, 279), (324, 325)):
-        for start, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
-            yield start, start + count
+    return [
+        (start, start + count)
+        for offsets, counts in ((273, 279), (324, 325))
+        for start, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
+    ]
+
+
+def _check_raw_tiff(image: Image.Image, parts: list[tuple[int, int]]) -> None:
+    """Refuse strips or tiles that hold fewer bytes than the size of the picture; Pillow leaves the rest black."""
+    bits = image.tag_v2.get(258, 1)  # type: ignore[attr-defined]
+    wanted = image.width * image.height * sum(bits if isinstance(bits, tuple) else (bits,)) // 8
+    held = sum(end - start for start, end in parts)
+    if parts and held < wanted:  # old writers leave the counts out
+        raise DataError(f"cut short: its parts hold fewer pixels than its header says ({held} of {wanted} bytes)")
 
 
 def _webp_pixels(data: bytes) -> Iterator[tuple[int, int]]:

@@ -278,6 +278,10 @@ BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "half a PNG": (lambda: png()[:4000], "the last part of the file is missing"),
     "PNG filled up with zeros": (lambda: png()[:4000].ljust(len(png()), b"\0"), "a check sum is wrong (IDAT"),
     "PNG with a flipped bit": (lambda: png()[:500] + bytes([png()[500] ^ 1]) + png()[501:], "a check sum is wrong"),
+    "JPEG of a lying size": (
+        lambda: jpeg().replace(b"\x08\x00\x40\x00\x40", b"\x08\x33\x33\x33\x33", 1)[:700].ljust(900),
+        "its header says 13107 x 13107 px, more than the file can hold",
+    ),
     "PNG of a lying size": (lambda: png()[:16] + b"\x7f\xff\xff\xff" + png()[20:], "unreadable: "),
     "GIF header only": (lambda: b"GIF89a\x40\x00\x40\x00\x80\x00\x00", "unreadable: "),
     "TIFF header only": (lambda: b"II*\x00\x08\x00\x00\x00", "unreadable: "),

@@ -251,6 +251,15 @@ def test_a_file_of_raw_pixels_that_is_cut_is_refused(kind: str) -> None:
         read_picture(coded(noisy(), kind)[:-2000])
 
 
+def test_a_tiff_whose_strips_hold_less_than_the_picture_is_refused() -> None:
+    data = coded(noisy(40), "TIFF")
+    taller = data.replace(struct.pack("<HHII", 257, 4, 1, 40), struct.pack("<HHII", 257, 4, 1, 4000))
+    taller = taller.replace(struct.pack("<HHIHH", 257, 3, 1, 40, 0), struct.pack("<HHIHH", 257, 3, 1, 4000, 0))
+    assert taller != data
+    with pytest.raises(DataError, match=r"its parts hold fewer pixels than its header says \(4800 of 480000 bytes\)"):
+        read_picture(taller)
+
+
 def test_a_zero_filled_jpeg_says_that_it_is_cut_short(tmp_path: Path) -> None:
     whole = coded(noisy(), "JPEG", quality=95)
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
