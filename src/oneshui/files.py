@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,23 @@ def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(paths: Sequence[str | Path], digest: Callable[[str | Path], str] | None = None) -> str:
+    """Return 16 hex digits that name what some files hold, by their names and in their order.
+
+    Args:
+        paths: of the files.
+        digest: in place of ``sha256_file``, for one that remembers.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    try:
+        found = [[Path(path).name, (digest or sha256_file)(path)] for path in paths]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
+    return spec_hash(found)
 
 
 def spec_hash(spec: Any) -> str:

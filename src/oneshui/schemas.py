@@ -6,6 +6,7 @@ an error and not a wrong number.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,31 @@ _LABEL_TYPES = {"classification": pa.int16(), "multilabel": pa.list_(pa.int8())}
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one kind of table. A column typed None holds labels, whose type depends on the task."""
+    """The columns of one kind of table. A column typed None holds labels, whose type depends on the task.
+
+    Attributes:
+        name: of the kind, for messages.
+        columns: name -> type.
+        nullable: columns that may have missing values.
+        optional: columns that tables of earlier versions do not have.
+    """
 
     name: str
     columns: dict[str, pa.DataType | None]
     nullable: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
-    def arrow(self, task: str | None) -> pa.Schema:
-        """Return the pyarrow schema; ``task`` is needed where the table has labels."""
+    def arrow(self, task: str | None, found: Collection[str] | None = None) -> pa.Schema:
+        """Return the pyarrow schema; ``task`` is needed where the table has labels.
+
+        Args:
+            task: classification or multilabel.
+            found: columns of the table at hand, of which optional ones may be missing; None: a table with all columns.
+        """
         fields = []
         for column, dtype in self.columns.items():
+            if found is not None and column in self.optional and column not in found:
+                continue
             if dtype is None:
                 if task not in _LABEL_TYPES:
                     raise DataError(f"{self.name} table: task is {task!r}, allowed: {', '.join(_LABEL_TYPES)}")
@@ -56,7 +72,9 @@ INDEX = Schema(
         "width": pa.int32(),  # px, of the raw file
         "height": pa.int32(),
         "duplicate_group": pa.int32(),  # near-identical pictures share a group
+        "content": pa.uint64(),  # names the bytes of the raw file: the first 8 of their SHA-256
     },
+    optional=("content",),
 )
 
 #: one row per image that takes part; support images belong to no training set
@@ -150,7 +168,7 @@ def write_table(path: str | Path, frame: pd.DataFrame, schema: Schema, meta: dic
     Raises:
         DataError: a column is missing, superfluous, of another type, or null where it must not be.
     """
-    arrow = schema.arrow(meta.get("task"))
+    arrow = schema.arrow(meta.get("task"), frame.columns)
     if list(frame.columns) != arrow.names:
         raise DataError(f"{schema.name} table has columns {list(frame.columns)}, expected {arrow.names}")
     _check_nulls(frame, arrow, schema.name)
@@ -201,8 +219,8 @@ def read_arrow(path: str | Path, schema: Schema, columns: list[str] | None = Non
         DataError: the file is missing, damaged, or has other columns than this version of oneshui writes.
     """
     meta = read_meta(path)
-    arrow = schema.arrow(meta.get("task"))
     found = pq.read_schema(path)
+    arrow = schema.arrow(meta.get("task"), found.names)
     wrong = [f.name for f in arrow if f.name not in found.names or found.field(f.name).type != f.type]
     if wrong or len(found.names) != len(arrow.names):
         raise DataError(
@@ -210,7 +228,8 @@ def read_arrow(path: str | Path, schema: Schema, columns: list[str] | None = Non
             f"(version {meta.get('version')}, this is {__version__}; wrong or missing: {wrong}). Delete it to make it "
             "again."
         )
-    return pq.read_table(path, columns=columns), meta
+    present = columns and [name for name in columns if name in found.names]  # an optional one may be missing
+    return pq.read_table(path, columns=present), meta
 
 
 def read_table(

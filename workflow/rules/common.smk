@@ -6,6 +6,7 @@ import re
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 
 from oneshui.config import (
     changed_keys,
@@ -18,6 +19,7 @@ from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, check_figures, methods_that_need
 from oneshui.methods import check_methods
+from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
@@ -96,6 +98,19 @@ def raw_inputs(wildcards):
         return files
     refuse_stale_index(wildcards)
     return [folder]
+
+
+def index_spec(wildcards):
+    """What an index depends on; with a hash of its annotation files where they are not those it was made from."""
+    path = f"results/data/{wildcards.dataset}/index.parquet"
+    compared = "params" in map(str, workflow.rerun_triggers)
+    return tracked_spec(
+        runs.index_spec(wildcards),
+        raw_folder(wildcards),
+        path,
+        recorded=workflow.persistence.params(IOFile(path)) if compared else None,
+        cache=".snakemake/oneshui/annotations.json",
+    )
 
 
 def counted_datasets(wildcards):

@@ -34,7 +34,7 @@ rule index_dataset:
         runtime=growing(240),
     params:
         folder=lambda wildcards, input: raw_folder(wildcards),
-        spec=runs.index_spec,
+        spec=index_spec,
     script:
         "../scripts/index_dataset.py"
 

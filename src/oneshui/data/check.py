@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from oneshui.data.layouts import Annotations
+from oneshui.data.pictures import Kind
 from oneshui.data.probe import duplicate_groups
 from oneshui.errors import ConfigError, DataError
 
@@ -38,6 +39,7 @@ def dataset_report(
         raise ConfigError(f"{dataset}: unknown expected values {unknown}, allowed: {', '.join(_EXPECTED)}.")
     facts = [
         *_identity_facts(annotations.frame, expected),
+        *(_Fact("names", note) for note in annotations.notes),
         *_file_facts(probed),
         *_duplicate_facts(annotations.frame, probed, duplicate_distance),
         *_label_facts(annotations),
@@ -49,6 +51,13 @@ def bad_images(probed: pd.DataFrame, annotations: Annotations) -> list[str]:
     """Return a line for each image that is missing or unreadable, with the annotation row that lists it."""
     bad = annotations.frame[["path", "source"]].merge(probed[probed["error"].notna()], on="path")
     return [f"{row.path} ({row.source}): {row.error}" for row in bad.itertuples()]
+
+
+def count_kinds(probed: pd.DataFrame) -> dict[Kind, int]:
+    """Return how many readable images are of each kind that differs from an upright RGB picture of 8 bits."""
+    found = np.asarray(probed.loc[probed["error"].isna(), "kind"])
+    counts = {kind: int(np.count_nonzero(found & kind.value)) for kind in Kind}
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def refuse_bad_images(probed: pd.DataFrame, annotations: Annotations, folder: Path, dataset: str) -> None:
@@ -114,8 +123,18 @@ def _file_facts(probed: pd.DataFrame) -> list[_Fact]:
     return [
         _Fact("missing images", f"{n_missing:,}"),
         _Fact("unreadable images", f"{len(probed) - len(good) - n_missing:,}"),
+        *(_Fact(f"of these, {reason}", f"{count:,}") for reason, count in _reasons(probed)),
+        *(_Fact(f"images {kind.label}", f"{count:,}") for kind, count in count_kinds(probed).items()),
         _Fact(f"image sizes (px, images): {len(sizes)}", ", ".join(named + rest)),
     ]
+
+
+def _reasons(probed: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return why images are unreadable without details in brackets, the most frequent first."""
+    errors = probed["error"].dropna()
+    unreadable = errors[errors.str.startswith("unreadable: ")].str.removeprefix("unreadable: ")
+    counts = unreadable.str.replace(r"\s*[(;].*", "", regex=True).value_counts()
+    return [(str(reason), int(count)) for reason, count in counts.head(_N_NAMED).items()]
 
 
 def _duplicate_facts(frame: pd.DataFrame, probed: pd.DataFrame, distance: int) -> list[_Fact]:

@@ -1,5 +1,6 @@
 """The index of a dataset: one row per image, with stable numbers for images, identities and duplicates."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -41,7 +42,21 @@ def build_index(annotations: Annotations, probed: pd.DataFrame, *, duplicate_dis
     names = natural_order(frame["identity_name"].unique())
     frame["identity"] = frame["identity_name"].map({name: i for i, name in enumerate(names)}).astype(np.int32)
     frame["duplicate_group"] = duplicate_groups(frame["phash"].to_numpy(), duplicate_distance)
-    return frame[list(INDEX.columns)].astype({"width": np.int32, "height": np.int32})
+    columns = [name for name in INDEX.columns if name in frame or name not in INDEX.optional]
+    return frame[columns].astype({"width": np.int32, "height": np.int32})
+
+
+def pictures_id(index: pd.DataFrame) -> str | None:
+    """Return 16 hex digits that name what the image files of an index hold, or None for an index that does not say.
+
+    Equal for equal files under equal paths, whatever folder they lie in. Splits, packed images and models carry it, so
+    that no model is measured on other pictures than it was trained on.
+    """
+    if "content" not in index.columns:
+        return None
+    rows = sorted(zip(index["path"], index["content"].tolist(), strict=True))
+    text = "".join(f"{content:016x} {path}\n" for path, content in rows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def choose_identities(

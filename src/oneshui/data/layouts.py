@@ -1,20 +1,19 @@
 """Readers of the raw layouts: annotation files in, one row per image out.
 
 A reader opens annotation files only, never an image. Every malformed row is an error that names its file and line;
-nothing is skipped or guessed. Byte order marks, Windows line ends and blank lines at the end are accepted.
+nothing is skipped or guessed. How text is read, and which spellings are one person, is said in
+``oneshui.data.text_tables`` and ``oneshui.data.names``.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from oneshui.data.names import People, normal_name, normal_names, stands_for_nothing
+from oneshui.data.text_tables import Table, read_csv, read_lines, read_parquet
 from oneshui.errors import ConfigError, DataError
 
 Options = Mapping[str, Any]
@@ -32,6 +31,8 @@ class Annotations:
     task: str
     #: class names, or attribute names
     classes: tuple[str, ...]
+    #: what was taken for the same although it is spelled differently, in words
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def read_annotations(layout: str, folder: Path, options: Options) -> Annotations
         layout: a key of ``LAYOUTS``.
         folder: raw folder of the dataset.
         options: options of the layout; only manifests have any: file, path_column, identity_column, label_column or
-            label_columns (a list of 0/1 columns, or "rest" for all others), classes (order of the class names).
+            label_columns (a list of 0/1 columns, or "rest" for all others), classes (order of the class names),
+            similar_names (``apart``: names that differ only in capitals, blanks or leading zeros are different people).
 
     Raises:
         ConfigError: the layout or an option is unknown.
@@ -100,25 +102,27 @@ def _layout(name: str, options: Options) -> Layout:
 # ---- what all layouts share
 
 
-def _annotations(rows: Iterable[Row], task: str, classes: Sequence[str], files: Sequence[str]) -> Annotations:
+def _annotations(
+    rows: Iterable[Row], task: str, classes: Sequence[str], files: Sequence[str], *, apart: bool = False,
+    notes: Sequence[str] = (),
+) -> Annotations:  # fmt: skip
     """Check the rows and turn them into annotations."""
+    people = People(apart=apart)
     listed: dict[str, str] = {}
     kept: list[Row] = []
     for row in rows:
         path = _check_path(row.path, row.source)
-        if not row.identity:
-            raise DataError(f"{row.source}: the identity is empty. Every image needs one: fill it in or drop the row.")
         if path in listed:
             raise DataError(f"{row.source}: {path} is listed twice, first at {listed[path]}. Keep one of the two rows.")
         listed[path] = row.source
-        kept.append(row._replace(path=path))
+        kept.append(row._replace(path=path, identity=people.name(row.identity, row.source)))
     if not kept:
         raise DataError(f"{', '.join(files)}: no rows. At least one image is needed: is the file complete?")
     paths, identities, labels, sources = zip(*kept, strict=True)
     frame = pd.DataFrame({"path": paths, "identity_name": identities})
     frame["label"] = pd.Series(labels, dtype=object if task == "multilabel" else "int64")
     frame["source"] = sources
-    return Annotations(frame, task, tuple(classes))
+    return Annotations(frame, task, tuple(classes), (*people.finish(), *notes))
 
 
 def _check_path(path: str, source: str) -> str:
@@ -131,96 +135,6 @@ def _check_path(path: str, source: str) -> str:
             "without '..'. Correct the row."
         )
     return str(PurePosixPath(path)) if "./" in path or "//" in path else path
-
-
-def _read_text(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path.name}:{line}: byte {raw[error.start]:#x} is not UTF-8. Save the file as UTF-8 text."
-        ) from error
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines without the blank ones at the end."""
-    text = _read_text(path).rstrip()
-    return text.split("\n") if text else []
-
-
-class _Table(NamedTuple):
-    """A table of strings; ``lines`` are line numbers of a CSV file, or row numbers (from 1) of a parquet file."""
-
-    name: str
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-
-    def column(self, name: str) -> list[str]:
-        at = self.header.index(name)
-        return [row[at] for row in self.rows]
-
-    def sources(self) -> list[str]:
-        return [f"{self.name}:{line}" for line in self.lines]
-
-    def require(self, columns: Sequence[str]) -> None:
-        missing = [column for column in columns if column not in self.header]
-        if missing:
-            raise DataError(
-                f"{self.name}:1: no column {', '.join(missing)}; the file has {', '.join(self.header) or 'none'}. "
-                "Rename the columns in the file, or name them in the dataset's options."
-            )
-
-
-def _read_csv(folder: Path, name: str) -> _Table:
-    """Read a CSV file as text: "007" stays "007" and "NA" stays "NA"; spaces around a value are dropped."""
-    reader = csv.reader(io.StringIO(_read_text(folder / name).rstrip(), newline=""), strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    line = 1
-    try:
-        for row in reader:
-            rows.append([value.strip() for value in row])
-            lines.append(line)
-            line = reader.line_num + 1  # a quoted value may hold line ends
-    except csv.Error as error:
-        raise DataError(f"{name}:{line}: not valid CSV ({error}). Correct the row's quotes and commas.") from error
-    if not rows:
-        raise DataError(f"{name}: the file is empty. It needs a header line and one row per image.")
-    header = rows[0]
-    repeated = sorted({column for column in header if header.count(column) > 1})
-    if repeated:
-        raise DataError(f"{name}:1: column {', '.join(repeated)} appears more than once. Rename all but one.")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(header):
-            raise DataError(
-                f"{name}:{line}: {len(row)} fields, but the header has {len(header)} ({', '.join(header)}). "
-                "Correct the row; quote values that hold a comma."
-            )
-    return _Table(name, header, rows[1:], lines[1:])
-
-
-def _read_parquet(folder: Path, name: str) -> _Table:
-    """Read a parquet file as text; missing values become empty text."""
-    try:
-        table = pq.read_table(folder / name)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{name} is not a readable parquet file ({error}). Write it again.") from error
-    columns: list[list[str]] = []
-    for field in table.schema:
-        # booleans are 0/1 labels like any other
-        values = table.column(field.name)
-        values = values.cast(pa.int8()) if pa.types.is_boolean(field.type) else values
-        try:
-            columns.append([(value or "").strip() for value in values.cast(pa.string()).to_pylist()])
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"{name}: column {field.name} of type {field.type} is neither text nor numbers. Drop or convert it."
-            ) from error
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    return _Table(name, table.column_names, rows, list(range(1, len(rows) + 1)))
 
 
 # ---- CelebA and CelebA-HQ
@@ -236,7 +150,7 @@ def read_identities(path: Path) -> dict[str, tuple[str, int]]:
         DataError: a row has other than two fields, an identity is not an integer, or an image is listed twice.
     """
     identities: dict[str, tuple[str, int]] = {}
-    for line, text in enumerate(_read_lines(path), 1):
+    for line, text in enumerate(read_lines(path), 1):
         where = f"{path.name}:{line}"
         words = text.split()
         if len(words) != 2:
@@ -287,7 +201,7 @@ def read_attributes(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, .
 
 def _attribute_header(path: Path) -> tuple[int, tuple[str, ...], list[str]]:
     """Return the number of images, the attribute names and the lines of the images."""
-    count, *rest = _read_lines(path) or [""]
+    count, *rest = read_lines(path) or [""]
     if not (count.strip().isascii() and count.strip().isdigit()):
         raise DataError(f"{path.name}:1: {count!r} is not the number of images. Restore the original first line.")
     names = tuple(rest[0].split()) if rest else ()
@@ -353,23 +267,35 @@ def _read_mufac(folder: Path, options: Options) -> Annotations:
 
 
 def _mufac_rows(folder: Path, part: str, file: str) -> Iterator[Row]:
-    table = _read_csv(folder, file)
+    table = read_csv(folder, file)
     table.require(_MUFAC_COLUMNS)
     columns = [table.column(name) for name in _MUFAC_COLUMNS]
     codes = {name: code for code, name in enumerate(_MUFAC_CLASSES)}
     for family, person, age, image, source in zip(*columns, table.sources(), strict=True):
         # checked before they are joined: "F01_" or "val_images/" would pass for an identity or a path
-        if not (family and person):
-            raise DataError(f"{source}: the identity is empty: family_id {family!r}, person_id {person!r}. Fill it in.")
+        for part_of_name, value in (("family_id", family), ("person_id", person)):
+            _check_name_part(part_of_name, value, family, person, source)
         _check_path(image, source)
         if age not in codes:
             raise DataError(f"{source}: age_class is {age!r}, allowed: {', '.join(_MUFAC_CLASSES)}. Correct the row.")
         yield Row(f"{part}_images/{image}", f"{family}_{person}", codes[age], source)
 
 
+def _check_name_part(column: str, value: str, family: str, person: str, source: str) -> None:
+    """Refuse half a name that is missing, or that could end in the other half."""
+    if not normal_name(value):
+        raise DataError(f"{source}: the identity is empty: family_id {family!r}, person_id {person!r}. Fill it in.")
+    if stands_for_nothing(value):
+        raise DataError(f"{source}: {column} is {value!r}, which programs write where a value is missing. Fill it in.")
+    if column == "family_id" and "_" in value:
+        raise DataError(f"{source}: family_id is {value!r}: a '_' parts it from person_id. Write it without.")
+
+
 # ---- manifest
 
-_MANIFEST_OPTIONS = ("file", "path_column", "identity_column", "label_column", "label_columns", "classes")
+_MANIFEST_OPTIONS = (
+    "file", "path_column", "identity_column", "label_column", "label_columns", "classes", "similar_names",
+)  # fmt: skip
 
 
 def _manifest_files(options: Options) -> tuple[str, ...]:
@@ -406,19 +332,29 @@ def _read_manifest(folder: Path, options: Options) -> Annotations:
             f"options label_columns and {', '.join(sorted(clash))} exclude each other: label_columns is for 0/1 "
             "attributes, the others are for classes. Remove one side."
         )
-    table = _read_parquet(folder, file) if file.endswith(".parquet") else _read_csv(folder, file)
+    if options.get("similar_names", "apart") != "apart":
+        raise ConfigError(
+            f"option similar_names = {options['similar_names']!r}, allowed: apart. Without it such names are refused."
+        )
+    table = read_parquet(folder, file) if file.endswith(".parquet") else read_csv(folder, file)
     base = [_text_option(options, f"{name}_column", name) for name in ("path", "identity")]
     table.require(base)
+    if base[1] in table.rounded:
+        raise DataError(
+            f"{file}: column {base[1]} holds floating point numbers that are too large to be exact: several people may "
+            "share one. Write it again with this column as text or whole numbers."
+        )
     read_labels = _read_attribute_columns if "label_columns" in options else _read_class_column
     task, classes, labels = read_labels(table, options, base)
     columns = (table.column(base[0]), table.column(base[1]), labels, table.sources())
-    return _annotations(map(Row, *columns), task, classes, (file,))
+    notes = _merged_labels(table, options) if task == "classification" else ()
+    return _annotations(map(Row, *columns), task, classes, (file,), apart="similar_names" in options, notes=notes)
 
 
-def _read_class_column(table: _Table, options: Options, base: list[str]) -> tuple[str, list[str], list[Label]]:
+def _read_class_column(table: Table, options: Options, base: list[str]) -> tuple[str, list[str], list[Label]]:
     column = _text_option(options, "label_column", "label")
     table.require([column])
-    values = table.column(column)
+    values = normal_names(table.column(column))
     for value, source in zip(values, table.sources(), strict=True):
         if not value:
             raise DataError(f"{source}: the label ({column}) is empty. Every image needs one: fill it in.")
@@ -433,7 +369,19 @@ def _read_class_column(table: _Table, options: Options, base: list[str]) -> tupl
     return "classification", classes, [codes[value] for value in values]
 
 
-def _read_attribute_columns(table: _Table, options: Options, base: list[str]) -> tuple[str, list[str], list[Label]]:
+def _merged_labels(table: Table, options: Options) -> tuple[str, ...]:
+    """Say which spellings of labels were taken for the same class."""
+    spellings: dict[str, str] = {}
+    for text in dict.fromkeys(table.column(_text_option(options, "label_column", "label"))):
+        first = spellings.setdefault(normal_name(text), text)
+        if first != text:
+            return (
+                f"labels that differ in Unicode form or invisible characters only are one class: {text!a}, {first!a}",
+            )
+    return ()
+
+
+def _read_attribute_columns(table: Table, options: Options, base: list[str]) -> tuple[str, list[str], list[Label]]:
     if options["label_columns"] == "rest":
         names = [column for column in table.header if column not in base]
         if not names:

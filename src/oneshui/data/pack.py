@@ -9,39 +9,48 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from oneshui.data.pictures import SHOWN_OTHERWISE, Picture, quiet, read_picture
+from oneshui.data.probe import content_of
+from oneshui.data.store import append_note
 from oneshui.errors import DataError
 from oneshui.files import atomic_path
-
-#: modes of Pillow that a conversion to RGB clips to white or black
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return one image as (3, height, width) uint8 RGB, resized with antialiasing if its size differs.
 
-    The aspect ratio is not kept: the paper, too, squashes images to the network's input. Pictures are taken as they are
-    stored, whatever a camera noted of their orientation.
+    The picture is the one that a viewer shows (``oneshui.data.pictures``). The aspect ratio is not kept: the paper,
+    too, squashes images to the network's input.
 
     Raises:
-        DataError: the file is missing, cannot be decoded, or has more than 8 bits a channel.
+        DataError: the file is missing, cannot be decoded, or cannot be shown rightly.
     """
+    with quiet():
+        return _squash(_read(path)[1], height, width)
+
+
+def _read(path: Path) -> tuple[bytes, Picture]:
+    """Return the bytes of a file and the picture in it; the message names the file."""
     try:
-        with Image.open(path) as image:
-            if image.mode in _DEEP:
-                raise DataError(
-                    f"{path} has more than 8 bits a channel ({image.mode}). Save it as a JPEG or 8-bit PNG."
-                )
-            rgb = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} cannot be decoded ({error}). Replace the file, or remove its annotation row."
-        ) from error
+        data = path.read_bytes()
+        return data, read_picture(data)
+    except OSError as error:
+        raise DataError(f"{path} cannot be decoded ({error.strerror or error}).") from error
+    except DataError as error:
+        raise DataError(f"{path} cannot be decoded ({error}).") from error
+
+
+def _squash(picture: Picture, height: int, width: int) -> npt.NDArray[np.uint8]:
+    rgb = picture.image
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def pack_images(folder: Path, paths: Sequence[str], output: Path, *, height: int, width: int, n_threads: int) -> None:
+def pack_images(
+    folder: Path, paths: Sequence[str], output: Path, *, height: int, width: int, n_threads: int,
+    content: npt.NDArray[np.uint64] | None = None, pictures: str | None = None,
+) -> None:  # fmt: skip
     """Write the images at ``paths`` as uint8 (N, 3, height, width) to ``output`` (.npy), in the given order.
 
     Args:
@@ -51,18 +60,33 @@ def pack_images(folder: Path, paths: Sequence[str], output: Path, *, height: int
         height: stored height, px.
         width: stored width, px.
         n_threads: decoding threads; PIL releases the interpreter's lock.
+        content: what the files held when they were indexed (``probe.content_of``), one per path; None: nobody knows.
+        pictures: name of what all of them held, for the note at the end of the store (``oneshui.data.store``).
 
     Raises:
-        DataError: an image is missing or cannot be decoded.
+        DataError: an image is missing, cannot be decoded, or is not the one that was indexed.
     """
     with atomic_path(output) as temporary:
         shape = (len(paths), 3, height, width)
         store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
 
-        def put(row: int) -> None:
-            store[row] = decode(folder / paths[row], height, width)
+        def put(row: int) -> bool:
+            try:
+                data, picture = _read(folder / paths[row])
+            except DataError as error:
+                raise DataError(f"{error} Replace the file, or remove its annotation row.") from error
+            if content is not None and content_of(data) != content[row]:
+                raise DataError(
+                    f"{folder / paths[row]} is not the file that was indexed: its bytes have changed since. Delete "
+                    f"{output.parent} to index and pack all images again, or restore the file."
+                )
+            store[row] = _squash(picture, height, width)
+            return bool(picture.kind & SHOWN_OTHERWISE)
 
-        with ThreadPoolExecutor(n_threads) as pool:
-            for _ in tqdm(pool.map(put, range(len(paths))), total=len(paths), desc="packing images", disable=None):
-                pass
+        otherwise = 0
+        with quiet(), ThreadPoolExecutor(n_threads) as pool:
+            rows = tqdm(pool.map(put, range(len(paths))), total=len(paths), desc="packing images", disable=None)
+            for differs in rows:
+                otherwise += differs
         store.flush()
+        append_note(temporary, {"pictures": pictures, "turned_or_transparent": otherwise})

@@ -1,14 +1,11 @@
 """What the image files hold: their size, a perceptual hash, and whether they can be read at all.
 
 Every image is truly decoded once, before anything is trained; one that cannot be read is reported with its path and
-never skipped. JPEGs are decoded at a fraction of their size (scaling inside the DCT), which still reads every byte
-and so finds a truncated file.
-
-An EXIF orientation tag is ignored, here and wherever pixels are stored (``Image.open(...).convert("RGB")``): width,
-height, hash and stored pixels all describe the picture as it lies in the file.
+never skipped. JPEGs are decoded at a fraction of their size (scaling inside the DCT), which still reads every byte.
+Width, height and hash describe the picture as a viewer shows it (``oneshui.data.pictures``).
 """
 
-import warnings
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -24,7 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from oneshui.errors import ConfigError
+from oneshui.data.pictures import PLAIN, Kind, quiet, read_picture
+from oneshui.errors import ConfigError, DataError
 
 #: images per task of the thread pool: enough to hide its cost, few enough for a steady progress bar
 _CHUNK = 64
@@ -40,6 +38,8 @@ class _Probe(NamedTuple):
     height: int
     phash: int
     error: str | None
+    content: int = 0
+    kind: Kind = PLAIN
 
 
 def probe_images(folder: Path, paths: Sequence[str], *, n_threads: int, progress: bool) -> pd.DataFrame:
@@ -52,15 +52,14 @@ def probe_images(folder: Path, paths: Sequence[str], *, n_threads: int, progress
         progress: whether to show a progress bar on standard error.
 
     Returns:
-        Columns path, width and height (px), phash (uint64) and error: None, "missing" or "unreadable: ...". Size and
-        hash are 0 where there is an error.
+        Columns path, width and height (px, as shown), phash (uint64), error: None, "missing" or "unreadable: ...",
+        content (uint64, of the file's bytes: ``content_of``) and kind (int, of ``pictures.Kind``). Numbers are 0 where
+        there is an error.
     """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     pool = ThreadPoolExecutor(max(1, n_threads))
     probes: list[_Probe] = []
-    # a broken EXIF block or an odd palette is no reason to refuse an image whose pixels can be read
-    with warnings.catch_warnings(), tqdm(total=len(paths), desc="probe", unit="img", disable=not progress) as bar:
-        warnings.simplefilter("ignore")
+    with quiet(), tqdm(total=len(paths), desc="probe", unit="img", disable=not progress) as bar:
         try:
             for chunk in pool.map(lambda names: [_probe(folder / name) for name in names], chunks):
                 probes += chunk
@@ -78,24 +77,28 @@ def _probe_frame(paths: Sequence[str], probes: list[_Probe]) -> pd.DataFrame:
             "height": np.array([probe.height for probe in probes], dtype=np.int32),
             "phash": np.array([probe.phash for probe in probes], dtype=np.uint64),
             "error": pd.Series([probe.error for probe in probes], dtype=object),
+            "content": np.array([probe.content for probe in probes], dtype=np.uint64),
+            "kind": np.array([probe.kind.value for probe in probes], dtype=np.int32),
         }
     )
 
 
 def _probe(path: Path) -> _Probe:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            image.draft("L", _DECODED_PX)
-            # converted as the stored pixels will be, so that an image which cannot be stored is found here
-            pixels = image.convert("L" if image.mode == "L" else "RGB")
-            return _Probe(width, height, _phash(pixels), None)
+        data = path.read_bytes()
+        picture = read_picture(data, draft_px=_DECODED_PX)
     except (FileNotFoundError, NotADirectoryError):
         return _Probe(0, 0, 0, "missing")
-    except MemoryError:
-        raise
-    except Exception as error:  # the decoders raise many types on damaged files: OSError, SyntaxError, ValueError ...
-        return _Probe(0, 0, 0, f"unreadable: {type(error).__name__}: {error}".replace(str(path), path.name))
+    except OSError as error:
+        return _Probe(0, 0, 0, f"unreadable: {error.strerror or error}")
+    except DataError as error:
+        return _Probe(0, 0, 0, f"unreadable: {error}")
+    return _Probe(*picture.size, _phash(picture.image), None, content_of(data), picture.kind)
+
+
+def content_of(data: bytes) -> int:
+    """Return 64 bits that name the bytes of a file: two files of one name with other pixels never share them."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 def _phash(image: Image.Image) -> int:

@@ -103,6 +103,12 @@ def content_id(index: pd.DataFrame, frame: pd.DataFrame, classes: Sequence[str])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def left_out(index: pd.DataFrame, splits: pd.DataFrame) -> tuple[int, int, int, int]:
+    """Return how many images a split leaves out of how many, and how many identities of how many."""
+    images, people = len(index), int(index["identity"].nunique())
+    return images - len(splits), images, people - int(splits["identity"].nunique()), people
+
+
 def overlap(index: pd.DataFrame, splits: pd.DataFrame) -> dict[str, int]:
     """Return how many duplicate groups, and images in them, straddle roles or a support image and its identity's rest.
 

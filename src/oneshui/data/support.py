@@ -1,13 +1,12 @@
 """Reading a request: photos become a model's input. Of the data, this is all that unlearning may open."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from oneshui.data.pictures import quiet, read_picture
 from oneshui.errors import DataError
 from oneshui.schemas import REQUEST, read_table
 from oneshui.sets import InputSpec, Support
@@ -71,9 +70,9 @@ def _check_label(label: Any, task: Task, path: str | Path, row: int) -> None:
 
 def _decode(data: bytes, path: str | Path, row: int) -> torch.Tensor:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            array = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+        with quiet():
+            array = np.array(read_picture(data).image)
+    except DataError as error:
         raise DataError(
             f"{path}, row {row}: the photo cannot be decoded ({error}). Export the request again."
         ) from error

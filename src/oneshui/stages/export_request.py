@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from oneshui.data.request import build_request, build_wrong_photos
+from oneshui.data.store import check_store
 from oneshui.runs import DataFiles, Run
 from oneshui.schemas import INDEX, REQUEST, SPLITS, read_table, write_table
 
@@ -19,10 +20,12 @@ def export_request(data: DataFiles, output_path: Path, *, run: Run, wrong_photos
         wrong_photos: put photos of other people in their place: the control that shows whether the photo matters.
 
     Raises:
+        DataError: the packed images are not those of the index.
         ConfigError: fewer than ``run.n`` identities are ranked.
     """
     assert run.n is not None
     index, meta = read_table(data.index, INDEX)
+    check_store(data.images, data.index, meta)
     frame, split_meta = read_table(data.splits, SPLITS)
     pixels = np.load(data.images, mmap_mode="r", allow_pickle=False)
     if wrong_photos:
@@ -31,4 +34,6 @@ def export_request(data: DataFiles, output_path: Path, *, run: Run, wrong_photos
         request = build_request(index, frame, pixels, run.n)
     kept = {key: meta[key] for key in ("task", "classes", "dataset")}
     kept |= {"n": run.n, "seed": run.seed, "splits": split_meta["content"], "wrong_photos": wrong_photos}
+    if "pictures" in split_meta:
+        kept["pictures"] = split_meta["pictures"]
     write_table(output_path, request, REQUEST, kept)

@@ -131,8 +131,18 @@ def label_of(label: str, task: Mapping[str, Any]) -> int | list[int]:
 
 
 def png_of(photo: Path, stored_px: Sequence[int]) -> bytes:
-    """The photo as the model's training images were stored (``oneshui.data.pack``)."""
+    """The photo as the model's training images were stored (``oneshui.data.pack``).
+
+    Raises:
+        DataError: it cannot be decoded or not be shown rightly.
+    """
     height, width = stored_px
+    try:
+        pixels = decode(photo, height, width)
+    except DataError as error:
+        raise DataError(
+            f"{error} Hand in another photo, or the same one saved again as a JPEG or 8-bit PNG."
+        ) from error
     buffer = io.BytesIO()
-    Image.fromarray(decode(photo, height, width).transpose(1, 2, 0)).save(buffer, "PNG")
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

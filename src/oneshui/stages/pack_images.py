@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oneshui.data import pack
+from oneshui.log import logger
 from oneshui.schemas import INDEX, read_table
 
 
@@ -18,9 +19,16 @@ def pack_images(folder: Path, index_path: Path, output_path: Path, *, stored_px:
         n_threads: threads that decode images.
 
     Raises:
-        DataError: an image is missing or cannot be decoded.
+        DataError: an image is missing, cannot be decoded, or has changed since it was indexed.
     """
-    index, _ = read_table(index_path, INDEX, ["image_id", "path"])
+    index, meta = read_table(index_path, INDEX, ["image_id", "path", "content"])
+    if "content" not in index:
+        logger.warning(
+            "%s was made by a version that did not note what the image files held: they cannot be compared with it",
+            index_path,
+        )
     height, width = stored_px
-    paths = index["path"].tolist()
-    pack.pack_images(folder, paths, output_path, height=height, width=width, n_threads=n_threads)
+    pack.pack_images(
+        folder, index["path"].tolist(), output_path, height=height, width=width, n_threads=n_threads,
+        content=index["content"].to_numpy() if "content" in index else None, pictures=meta.get("pictures"),
+    )  # fmt: skip

@@ -96,11 +96,17 @@ def read_labels(path: str | Path) -> tuple[ImageRows, str, int]:
 def check_split(
     path: str | Path, model: Mapping[str, Any], splits_path: str | Path, split_meta: Mapping[str, Any]
 ) -> None:
-    """Refuse a file about a model (its metadata in ``model``) that was trained on other splits."""
+    """Refuse a file about a model (its metadata in ``model``) that was trained on other splits or other pictures."""
     if model.get("splits") != split_meta.get("content"):
         raise DataError(
             f"{path}: its model was trained on another split than {splits_path} holds (data, labels or split "
             "options have changed). Move the model away to train it again, or restore the old data."
+        )
+    known, wanted = model.get("pictures"), split_meta.get("pictures")
+    if known != wanted and known is not None:  # a model of an earlier version does not say; scoring has logged it
+        raise DataError(
+            f"{path}: its model was trained on other pictures than {splits_path} was made from: the files have the "
+            "same names and other contents. Move the model away to train it again, or restore the old pictures."
         )
 
 

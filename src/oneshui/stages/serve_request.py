@@ -47,12 +47,7 @@ def serve_request(
     _check_finite(model_path, checkpoint)
     stored_px = stored_px_of(checkpoint.metadata)
     support = read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px)
-    asked = read_meta(request_path).get("splits")
-    if asked is not None and asked != checkpoint.metadata.get("splits"):
-        raise DataError(
-            f"{request_path} was exported from another split than {model_path} was trained on; its photos may "
-            "have been trained on. Export the request again."
-        )
+    _check_origin(request_path, model_path, checkpoint.metadata)
     artefact: Artefact | None = None
     header: dict[str, Any] = {}
     if artefact_path is not None:
@@ -70,7 +65,25 @@ def serve_request(
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
         "stored_px": stored_px,
     }  # fmt: skip
+    if "pictures" in checkpoint.metadata:
+        metadata["pictures"] = checkpoint.metadata["pictures"]
     save_model(output_path, result.model, checkpoint.spec, metadata)
+
+
+def _check_origin(request_path: str, model_path: str, model: Mapping[str, Any]) -> None:
+    """Refuse a request that was exported from other data than the model was trained on; a real one says nothing."""
+    asked = read_meta(request_path)
+    if asked.get("splits", model.get("splits")) != model.get("splits"):
+        raise DataError(
+            f"{request_path} was exported from another split than {model_path} was trained on; its photos may "
+            "have been trained on. Export the request again."
+        )
+    if "pictures" in model and asked.get("pictures", model["pictures"]) != model["pictures"]:
+        raise DataError(
+            f"{request_path} was exported from other pictures than {model_path} was trained on: the files have the "
+            "same names and other contents. Restore the old pictures and export the request again, or move the model "
+            "away to train it again."
+        )
 
 
 def _check_finite(path: str, checkpoint: Checkpoint) -> None:

@@ -17,8 +17,8 @@ def split_identities(index_path: Path, output_path: Path, *, run: Run, spec: Map
 
     Args:
         index_path: index of the dataset.
-        output_path: splits table to write; its metadata holds ``content``, which names the split, and how many
-            near-identical pictures straddle roles.
+        output_path: splits table to write; its metadata holds ``content``, which names the split, ``pictures``, which
+            names what the image files hold, and how many near-identical pictures straddle roles.
         run: dataset and seed.
         spec: keys of ``SplitSpec``.
 
@@ -33,5 +33,13 @@ def split_identities(index_path: Path, output_path: Path, *, run: Run, spec: Map
             "%s seed %d: %d near-identical pictures in %d groups straddle train, val, test or support; set "
             "split.dedup: true to keep one of each", run.dataset, run.seed, overlap["images"], overlap["groups"]
         )  # fmt: skip
+    if spec.get("dedup"):
+        logger.warning(
+            "%s seed %d: dedup leaves out %s of %s images and %s of %s identities", run.dataset, run.seed,
+            *(f"{number:,}" for number in splits.left_out(index, frame)),
+        )  # fmt: skip
     meta = {"dataset": run.dataset, "seed": run.seed, "spec": spec_hash(dict(spec)), "overlap": overlap}
-    write_table(output_path, frame, SPLITS, {**meta, "content": splits.content_id(index, frame, index_meta["classes"])})
+    meta |= {"content": splits.content_id(index, frame, index_meta["classes"])}
+    if index_meta.get("pictures"):  # not known to an index of an earlier version
+        meta["pictures"] = index_meta["pictures"]
+    write_table(output_path, frame, SPLITS, meta)

@@ -48,7 +48,7 @@ def train_model(
     check_model(network, model_spec, device)
     weights = None if weights_path is None else sha256_file(weights_path)
     identity = {
-        "spec": spec, "splits": images.splits_id, "weights": weights, **model.header, "n": run.n, "seed": run.seed
+        "spec": spec, **images.bound_to, "weights": weights, **model.header, "n": run.n, "seed": run.seed
     }  # fmt: skip
     sidecar = Path(f"{output_path}.resume")
     trainer = Trainer(

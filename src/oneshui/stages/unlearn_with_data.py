@@ -46,7 +46,7 @@ def unlearn_with_data(
         )  # fmt: skip
     metadata = {
         **model.header, "spec": dict(spec), **asdict(run), "health": result.checked(), "isolation": "none",
-        **cost.metadata(), "model": checkpoint.sha256, "splits": images.splits_id,
+        **cost.metadata(), "model": checkpoint.sha256, **images.bound_to,
         "stored_px": list(images.everything.pixels.shape[-2:]),
     }  # fmt: skip
     save_model(output_path, result.model, checkpoint.spec, metadata)

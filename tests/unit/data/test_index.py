@@ -21,7 +21,9 @@ def make_annotations(images: dict[str, str]) -> Annotations:
 def make_probed(hashes: dict[str, int]) -> pd.DataFrame:
     phash = np.array(list(hashes.values()), dtype=np.uint64)
     error = pd.Series([None] * len(hashes), dtype=object)
-    return pd.DataFrame({"path": list(hashes), "width": 20, "height": 30, "phash": phash, "error": error})
+    return pd.DataFrame(
+        {"path": list(hashes), "width": 20, "height": 30, "phash": phash, "error": error, "content": phash}
+    )
 
 
 ANNOTATIONS = make_annotations({"c.png": "p10", "a.png": "p2", "d.png": "p10", "b.png": "p1"})

@@ -88,9 +88,9 @@ def test_mufac_pools_the_three_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["manifest", "synthetic"])
 def test_manifest_keeps_identities_and_labels_as_text(tmp_path: Path, layout: str) -> None:
-    write_files(tmp_path, {"manifest.csv": "path,identity,label\na.png,007,NA\nb.png,7,1.0\nc.png,NA,1.0\n"})
+    write_files(tmp_path, {"manifest.csv": "path,identity,label\na.png,007,NA\nb.png,8,1.0\nc.png,Nan Li,1.0\n"})
     annotations = read_annotations(layout, tmp_path, {})
-    assert annotations.frame["identity_name"].tolist() == ["007", "7", "NA"]
+    assert annotations.frame["identity_name"].tolist() == ["007", "8", "Nan Li"]
     assert annotations.classes == ("1.0", "NA")
     assert annotations.frame["label"].tolist() == [1, 0, 0]
 

@@ -29,7 +29,7 @@ def test_probe_returns_size_and_hash_in_the_order_asked(tmp_path: Path) -> None:
         draw(tmp_path / f"{i}.png", i, size=(20 + i, 30))
     names = [f"{i}.png" for i in reversed(range(150))]
     probed = probe_images(tmp_path, names, n_threads=3, progress=False)
-    assert list(probed.columns) == ["path", "width", "height", "phash", "error"]
+    assert list(probed.columns) == ["path", "width", "height", "phash", "error", "content", "kind"]
     assert probed["path"].tolist() == names
     assert probed["width"].tolist() == [20 + i for i in reversed(range(150))]
     assert set(probed["height"]) == {30}
@@ -76,7 +76,7 @@ def test_missing_and_unreadable_images_are_reported(tmp_path: Path) -> None:
     assert errors[:3] == [None, "missing", "missing"]
     assert all(error.startswith("unreadable: ") for error in errors[3:])
     assert not any(str(tmp_path) in error for error in errors[3:])
-    assert "truncated" in errors[3]
+    assert errors[3] == "unreadable: cut short: no end of image after the scan"
     assert probed.loc[1:, ["width", "height", "phash"]].to_numpy().sum() == 0
 
 

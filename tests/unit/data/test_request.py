@@ -158,3 +158,33 @@ def test_wrong_photos_are_of_validation_people_with_their_own_labels() -> None:
     assert first["image"].tolist() == wrong["image"].tolist()[:1]
     with pytest.raises(ConfigError, match="n = 3 photos of other people are needed, but the validation set has 2"):
         build_wrong_photos(index, splits, PIXELS, 3, dataset="toy", seed=0)
+
+
+def encoded(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def test_a_photo_in_a_request_is_what_a_viewer_shows(tmp_path: Path) -> None:
+    """Of requests that others write: the same rule as for images of a data set."""
+    upright = Image.fromarray(PIXELS[0].transpose(1, 2, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    layered = upright.convert("RGBA")
+    layered.putpixel((2, 3), (1, 2, 3, 0))
+    photos = [encoded(upright), encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif), encoded(layered)]
+    path = write_request(tmp_path / "r.parquet", image=photos)
+    images = read_request(path, CLASSES, RAW, CPU, stored_px=[8, 6]).images
+    assert torch.equal(images[0], images[1])
+    white = upright.copy()
+    white.putpixel((2, 3), (255, 255, 255))
+    again = write_request(tmp_path / "white.parquet", image=[encoded(white)] * 3)
+    assert torch.equal(images[2], read_request(again, CLASSES, RAW, CPU, stored_px=[8, 6]).images[0])
+
+
+def test_a_photo_of_16_bits_in_a_request_is_refused(tmp_path: Path) -> None:
+    deep = encoded(Image.fromarray(np.full((8, 6), 40_000, dtype=np.uint16)))
+    path = write_request(tmp_path / "r.parquet", image=[deep] * 3)
+    with pytest.raises(DataError, match=r"r\.parquet, row 0: the photo cannot be decoded \(more than 8 bits a channel"):
+        read_request(path, CLASSES, RAW, CPU, stored_px=None)

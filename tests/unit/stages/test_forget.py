@@ -41,9 +41,16 @@ def test_a_photo_that_would_turn_white_or_fill_the_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match=r"deep.png has more than 8 bits a channel"):
+    with pytest.raises(DataError, match=r"deep.png cannot be decoded \(more than 8 bits a channel"):
         png_of(tmp_path / "deep.png", [4, 4])
     Image.new("RGB", (64, 64)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"large.png cannot be decoded"):
         png_of(tmp_path / "large.png", [4, 4])
+
+
+def test_a_photo_that_cannot_be_used_says_what_to_hand_in(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"no picture")
+    for name in ("photo.jpg", "missing.jpg"):
+        with pytest.raises(DataError, match=rf"{name} cannot be decoded \(.*\)\. Hand in another photo"):
+            png_of(tmp_path / name, [4, 4])

@@ -9,12 +9,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from oneshui.data.index import pictures_id
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import spec_hash
+from oneshui.files import content_hash, spec_hash
 from oneshui.log import logger
+from oneshui.runs import Run
 from oneshui.schemas import INDEX, read_table
 from oneshui.stages.check_dataset import check_dataset
 from oneshui.stages.index_dataset import index_dataset
+from oneshui.stages.split_identities import split_identities
 
 ROOT = Path(__file__).parents[3]
 SPEC: dict[str, Any] = {
@@ -72,6 +75,8 @@ def test_index_holds_every_image_and_its_metadata(folder: Path) -> None:
         "dataset": "toy",
         "layout": "manifest",
         "spec": spec_hash(SPEC),
+        "annotations": content_hash([folder / "manifest.csv"]),
+        "pictures": pictures_id(table),
     }
 
 
@@ -170,3 +175,70 @@ def test_shipped_expectations_are_consistent() -> None:
         expected = entry["expected"]
         assert round(expected["images"] / expected["identities"], 1) == expected["images_per_identity"]
         assert entry["where"]
+
+
+def test_pictures_that_are_not_plain_are_counted_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "2_0.png") as image:
+        image.load()
+    image.save(folder / "2_0.png", exif=exif)
+    image.convert("L").save(folder / "2_1.png")
+    image.convert("P").save(folder / "2_2.png")
+    layered = image.convert("RGBA")
+    layered.putalpha(100)
+    layered.save(folder / "2_3.png")
+    report = check(folder)
+    for line in (
+        "| images turned upright (EXIF orientation) | 1 |",
+        "| images with transparency, put on white | 1 |",
+        "| images with a palette | 1 |",
+        "| images in grey | 1 |",
+    ):
+        assert line in report
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        index(folder)
+    said = {record.message: record.levelname for record in caplog.records}
+    assert said["toy: 1 of 27 images turned upright (EXIF orientation)"] == "WARNING"
+    assert said["toy: 1 of 27 images with transparency, put on white"] == "WARNING"
+    assert said["toy: 1 of 27 images in grey"] == "INFO"
+
+
+def test_deep_and_zero_filled_images_are_reported_by_reason_and_are_no_copies(folder: Path) -> None:
+    for name in ("3_0", "3_1", "4_0"):
+        Image.fromarray(np.full((24, 24), 40_000, dtype=np.uint16)).save(folder / f"{name}.png")
+    with Image.open(folder / "5_0.png") as image:
+        image.resize((200, 200)).save(folder / "5_0.jpg", quality=95)
+    whole = (folder / "5_0.jpg").read_bytes()
+    (folder / "5_0.png").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    report = check(folder)
+    assert "| unreadable images | 4 |" in report
+    assert "| of these, more than 8 bits a channel | 3 |" in report
+    assert "| of these, cut short: no end of image after the scan | 1 |" in report
+    assert "| images that have a copy | 2 in 1 groups |" in report  # those of p0 and p1, as before
+    assert "- 3_0.png (manifest.csv:11): unreadable: more than 8 bits a channel (I;16)" in report
+    with pytest.raises(DataError, match="4 of 27 images cannot be used") as raised:
+        index(folder)
+    assert "5_0.png (manifest.csv:22): unreadable: cut short: no end of image after the scan" in str(raised.value)
+
+
+def test_merged_names_are_said_when_indexed_and_in_the_report(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = (folder / "manifest.csv").read_text().replace("5_0.png,p5", "5_0.png,p5\u200b")
+    (folder / "manifest.csv").write_text(text)
+    table, _ = index(folder)
+    assert table["identity_name"].nunique() == 6
+    assert "1 other spellings of 1 names were taken for the same people" in caplog.text
+    assert r"'p5\u200b' (manifest.csv:22)" in check(folder)
+
+
+def test_what_dedup_leaves_out_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for j in range(2):  # p0 is p1's double
+        (folder / f"0_{j}.png").write_bytes((folder / f"1_{j}.png").read_bytes())
+    index(folder)
+    spec = {"train": 0.4, "val": 0.3, "n_ranked": 1, "min_images_first": 2, "min_images": 2, "dedup": True}
+    source, output = folder.parent / "out/index.parquet", folder.parent / "splits.parquet"
+    split_identities(source, output, run=Run("toy", None, 0), spec=spec)
+    assert "toy seed 0: dedup leaves out 2 of 27 images and 0 of 6 identities" in caplog.text
+    caplog.clear()
+    split_identities(source, output, run=Run("toy", None, 0), spec=spec | {"dedup": False})
+    assert "dedup leaves out" not in caplog.text
