@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 
 from oneshui.diagnostics import has_diverged, is_saturated
+from oneshui.methods.base import Unlearned
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,26 @@ def test_a_step_far_below_the_simulated_ones_forgets_nothing(step: float, simula
 )
 def test_a_model_diverges_by_its_numbers_its_step_or_what_it_lost(facts: dict[str, float], diverged: bool) -> None:
     assert has_diverged(**facts) is diverged  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("told", "flags"),
+    [
+        ({}, {}),
+        ({"relative_step": 0.1}, {}),
+        ({"relative_step": 1e-8}, {"saturated": True}),
+        ({"relative_step": 1.5}, {"blown_up": True}),
+        ({"relative_step": math.nan}, {"blown_up": True}),
+        ({"relative_step": 1e-5, "saturated": True}, {"saturated": True}),  # the method knows more
+    ],
+)
+def test_every_method_is_judged_by_its_step(told: dict[str, float | bool], flags: dict[str, bool]) -> None:
+    found = Unlearned(torch.nn.Linear(2, 2), told).checked()
+    assert {name: value for name, value in found.items() if name != "relative_step"} == flags
+
+
+def test_weights_that_are_not_finite_are_divergence() -> None:
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight[0, 0] = math.inf
+    assert Unlearned(model).checked() == {"blown_up": True}

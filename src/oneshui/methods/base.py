@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from oneshui.diagnostics import has_diverged
+from oneshui.diagnostics import has_diverged, is_saturated
 from oneshui.errors import ArtefactError, DataError
 from oneshui.sets import ImageSet, Support
 from oneshui.tensors import load_tensors, save_tensors
@@ -66,11 +66,18 @@ class Unlearned:
     diagnostics: dict[str, float | bool] = field(default_factory=dict)
 
     def checked(self) -> dict[str, float | bool]:
-        """Return the diagnostics, with the flag ``blown_up`` if the model has diverged (oneshui.diagnostics)."""
+        """Return the diagnostics, with the flags ``blown_up`` and ``saturated`` where they apply (oneshui.diagnostics).
+
+        A method that reports no ``relative_step`` is not asked about it.
+        """
         finite = all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
-        if has_diverged(finite=finite, relative_step=self.diagnostics.get("relative_step", 0.0)):
-            return {**self.diagnostics, "blown_up": True}
-        return dict(self.diagnostics)
+        step = self.diagnostics.get("relative_step")
+        found = dict(self.diagnostics)
+        if has_diverged(finite=finite, relative_step=step or 0.0):
+            found["blown_up"] = True
+        if step is not None and is_saturated(step):
+            found["saturated"] = True
+        return found
 
 
 class UnlearningMethod(Protocol):
