@@ -293,10 +293,7 @@ class Table(Spec):
 class Figure(Spec):
     """One figure."""
 
-    kind: Name = Field(
-        description="what it shows: `table_bars`, `training_curves`, `roc` (of a table with `privacy: true`);"
-        " `hardness`, `harm` and `hardest_identities` are the paper's figures 4, 5 and 6"
-    )
+    kind: Name = Field(description="what it shows; config/README.md lists the kinds")
     table: Name = Field(description="the table whose models it shows")
     blocks: tuple[Block, ...] = Field(
         default=ABSENT, min_length=1, description="settings of that table; left out: all. `hardest_identities` has one"

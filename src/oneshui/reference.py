@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from oneshui.checked import Schema, resolved, words
-from oneshui.config import Config
+from oneshui.config import FACES, Config
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.figures import KINDS
 
 _MARK, _END = "<!-- make reference -->\n", "<!-- end -->\n"
 
@@ -75,6 +76,9 @@ def _tidy(schema: Any) -> Any:
 def _sections() -> Iterator[str]:
     """Yield the reference of the configuration: a table for each mapping, where it is first met."""
     root = _tidy(TypeAdapter(Config).json_schema())
+    shown = {**{name: kind.shows for name, kind in KINDS.items()}, FACES: "the paper's figure 6"}
+    kinds = "; ".join(f"`{name}`: {shows}" for name, shows in shown.items())
+    root["$defs"]["Figure"]["properties"]["kind"]["description"] = f"what it shows. {kinds}"
     todo: list[tuple[str, Schema]] = [("", root)]
     seen = []
     while todo:

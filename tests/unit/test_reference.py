@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from oneshui import reference
+from oneshui.config import FACES
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.figures import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +35,8 @@ def test_every_kind_has_a_table_of_its_hyper_parameters() -> None:
         assert readme.count(f"### `{section}`\n") == 1
     assert "| `jobs_per_gpu` | a whole number >= 1; 1 if left out |" in readme
     assert "| `folder` | text; may be left out |" in readme
+    (kinds,) = re.findall(r"\| `kind` \| .* \| what it shows\. (.*) \|\n", readme)
+    assert re.findall(r"`(\w+)`: ", kinds) == [*KINDS, FACES]
 
 
 def errors(config: Any) -> list[str]:
