@@ -108,9 +108,7 @@ class SyntheticSpec(Spec):
 class Dataset(Spec):
     """One dataset: where its images are and how they are split."""
 
-    layout: Literal["celeba", "celebahq", "mufac", "manifest", "synthetic"] = Field(
-        description="how the raw folder is laid out (config/README.md)"
-    )
+    layout: Name = Field(description="how the raw folder is laid out (config/README.md)")
     folder: str = Field(default=ABSENT, description="raw folder below `data_root`; left out for synthetic faces")
     options: dict[str, Any] = Field(
         description="options of the layout, e.g. the column names of a manifest; {} for none"

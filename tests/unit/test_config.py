@@ -213,10 +213,6 @@ def test_revision_of_a_method_is_a_whole_number(revision: Any) -> None:
         ({"device": "gpu"}, "device = 'gpu', allowed: auto or cpu"),
         ({"jobs_per_gpu": 0}, "jobs_per_gpu = 0, allowed: a whole number >= 1"),
         ({"data_root": None}, "data_root = null, allowed: text"),
-        (
-            {"datasets/celeba/layout": "imagenet"},
-            "datasets/celeba/layout = 'imagenet', allowed: celeba, celebahq, mufac, ",
-        ),
         ({"datasets/celeba/folder": None}, "datasets/celeba/folder = null, allowed: text"),
         ({"datasets/celeba/layout": "synthetic"}, "datasets/celeba: missing key synthetic"),
         ({"datasets/celeba/synthetic": FACES}, "datasets/celeba: either folder or synthetic must be given"),

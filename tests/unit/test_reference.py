@@ -56,6 +56,7 @@ def test_an_editor_accepts_our_configurations(path: Path) -> None:
     [
         ("colour", "red"), ("training/celeba/lr", 0), ("datasets/celeba/folder", None), ("methods/ssd/kind", "sdd"),
         ("methods/ssd/params/selection", -1), ("methods/ssd/params/alpha", 1), ("tables/table1/methods", []),
+        ("datasets/celeba/layout", "lfw"),
         ("methods/ssd/overrides/celeba/dampening", 0), ("methods/pgu/params/revision", 0), ("seeds", [0, 0]),
     ],
 )  # fmt: skip

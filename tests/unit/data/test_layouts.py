@@ -1,5 +1,6 @@
 """Readers of raw layouts: what they return, and what they say about malformed files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from oneshui.data.layouts import LAYOUTS, annotation_files, read_annotations, read_attributes, read_identities
+from oneshui.data.layouts import (
+    LAYOUTS,
+    annotation_files,
+    check_layouts,
+    read_annotations,
+    read_attributes,
+    read_identities,
+)
 from oneshui.errors import ConfigError, DataError
 
 IDENTITY = "identity_CelebA.txt"
@@ -154,7 +162,6 @@ def test_annotation_files_do_not_touch_the_disk() -> None:
     assert annotation_files("celeba", "no/folder", {}) == [f"no/folder/{IDENTITY}", f"no/folder/{ATTRIBUTE}"]
     assert annotation_files("manifest", "no/folder/", {"file": "a/b.parquet"}) == ["no/folder/a/b.parquet"]
     assert len(annotation_files("mufac", "no", {})) == 3
-    assert sorted(LAYOUTS) == ["celeba", "celebahq", "manifest", "mufac", "synthetic"]
 
 
 # ---- what is refused: every message names the file and the row
@@ -177,7 +184,30 @@ def test_missing_file_lists_those_found(tmp_path: Path) -> None:
 
 
 def test_unknown_layout_lists_layouts(tmp_path: Path) -> None:
-    refused(lambda: read("lfw", tmp_path), ConfigError, "'lfw'", "celeba, celebahq, mufac, manifest, synthetic")
+    refused(lambda: read("lfw", tmp_path), ConfigError, "'lfw'", f"allowed: {', '.join(LAYOUTS)}.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"layout": "lfw"}, f"c.yaml: datasets/faces/layout = 'lfw', allowed: {', '.join(LAYOUTS)}"),
+        (
+            {"options": {"colour": "x"}},
+            "c.yaml: datasets/faces: layout manifest: unknown options ['colour'], allowed: ",
+        ),
+        ({"options": {"file": "x.xls"}}, "c.yaml: datasets/faces: option file = 'x.xls'"),
+    ],
+)
+def test_a_configuration_with_a_wrong_layout_is_refused(entry: dict[str, Any], said: str) -> None:
+    faces = {"layout": "manifest", "options": {"file": "x.csv"}}
+    check_layouts({"datasets": {"faces": faces}}, "c.yaml")
+    refused(lambda: check_layouts({"datasets": {"faces": {**faces, **entry}}}, "c.yaml"), ConfigError, said)
+
+
+def test_every_layout_is_in_the_table_of_raw_data() -> None:
+    page = (Path(__file__).parents[3] / "config/README.md").read_text(encoding="utf-8")
+    table = page.partition("| layout | in the folder |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \| .+ \|$", table, re.M) == [*LAYOUTS]
 
 
 CELEBA_FAULTS = [
