@@ -1,13 +1,15 @@
 """Readers of raw layouts: what they return, and what they say about malformed files."""
 
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from oneshui.config import SyntheticSpec
 from oneshui.data.layouts import (
     LAYOUTS,
     annotation_files,
@@ -16,7 +18,10 @@ from oneshui.data.layouts import (
     read_attributes,
     read_identities,
 )
+from oneshui.data.raw_layouts import write_raw
+from oneshui.data.synthetic import class_names, render_faces
 from oneshui.errors import ConfigError, DataError
+from oneshui.metrics.measure import MEASURES
 
 IDENTITY = "identity_CelebA.txt"
 ATTRIBUTE = "list_attr_celeba.txt"
@@ -68,6 +73,41 @@ def test_celeba_reads_identities_and_attributes(tmp_path: Path) -> None:
         "label": [(0, 1, 0), (1, 1, 0)],
         "source": [f"{IDENTITY}:1", f"{IDENTITY}:2"],
     }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_as_it_was_drawn(tmp_path: Path, layout: str) -> None:
+    held = []
+    for task in MEASURES:
+        spec = SyntheticSpec(
+            task=task, n_identities=6, images_per_identity=(2, 4), image_px=16, n_classes=8, memorised_frac=0.0,
+            noise_frac=0.2, seed=0,
+        )  # fmt: skip
+        folder, drawn, found = tmp_path / task, defaultdict(list), defaultdict(list)
+        try:
+            write_raw(spec, folder, layout)
+        except ConfigError as error:
+            if "layout holds" not in str(error):
+                raise
+            continue
+        for face in render_faces(spec):
+            drawn[face.identity].append(named(face.label, class_names(spec)))
+        attributes = task == "multilabel" and "label_columns" in LAYOUTS[layout].options
+        annotations = read_annotations(layout, folder, {"label_columns": "rest"} if attributes else {})
+        for row in annotations.frame.itertuples():
+            assert (folder / str(row.path)).is_file()
+            found[row.identity_name].append(named(row.label, annotations.classes))
+        assert annotations.task == task
+        assert sorted(map(sorted, found.values())) == sorted(map(sorted, drawn.values()))
+        held.append(task)
+    assert held
+
+
+def named(label: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the class of an image, or its attributes."""
+    if isinstance(label, tuple):
+        return tuple(name for name, bit in zip(names, label, strict=True) if bit)
+    return (names[label],)
 
 
 def test_celebahq_reads_its_own_file_names(tmp_path: Path) -> None:
