@@ -108,9 +108,7 @@ class SyntheticSpec(Spec):
 class Dataset(Spec):
     """One dataset: where its images are and how they are split."""
 
-    layout: Literal["celeba", "celebahq", "mufac", "manifest", "synthetic"] = Field(
-        description="how the raw folder is laid out (config/README.md)"
-    )
+    layout: Name = Field(description="how the raw folder is laid out (config/README.md)")
     folder: str = Field(default=ABSENT, description="raw folder below `data_root`; left out for synthetic faces")
     options: dict[str, Any] = Field(
         description="options of the layout, e.g. the column names of a manifest; {} for none"
@@ -293,10 +291,7 @@ class Table(Spec):
 class Figure(Spec):
     """One figure."""
 
-    kind: Name = Field(
-        description="what it shows: `table_bars`, `training_curves`, `roc` (of a table with `privacy: true`);"
-        " `hardness`, `harm` and `hardest_identities` are the paper's figures 4, 5 and 6"
-    )
+    kind: Name = Field(description="what it shows; config/README.md lists the kinds")
     table: Name = Field(description="the table whose models it shows")
     blocks: tuple[Block, ...] = Field(
         default=ABSENT, min_length=1, description="settings of that table; left out: all. `hardest_identities` has one"

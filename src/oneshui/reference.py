@@ -13,9 +13,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from oneshui.checked import Schema, resolved, words
-from oneshui.config import Config
+from oneshui.config import FACES, Config
+from oneshui.data.layouts import LAYOUTS
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.figures import KINDS
 
 _MARK, _END = "<!-- make reference -->\n", "<!-- end -->\n"
 
@@ -40,7 +42,7 @@ def files(root: Path) -> dict[Path, str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration, with the hyper-parameters of each kind of ours."""
-    schema: dict[str, Any] = _tidy(TypeAdapter(Config).json_schema())
+    schema = _of_config()
     method, definitions = schema["$defs"]["Method"], schema["$defs"]
     method["properties"]["kind"] |= {"anyOf": [{"enum": [*METHODS]}, {"pattern": ":"}]}
     method["allOf"] = []
@@ -51,6 +53,14 @@ def json_schema() -> dict[str, Any]:
         then = {"properties": {"params": of_kind, "overrides": {"additionalProperties": of_kind}}}
         method["allOf"].append({"if": {"properties": {"kind": {"const": kind}}}, "then": then})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _of_config() -> dict[str, Any]:
+    """Return the schema of a configuration, with the layouts of datasets."""
+    schema: dict[str, Any] = _tidy(TypeAdapter(Config).json_schema())
+    keys = schema["$defs"]["Dataset"]["properties"]
+    keys["layout"] = {"description": keys["layout"]["description"], "enum": [*LAYOUTS], "type": "string"}
+    return schema
 
 
 def _of_kind(kind: str) -> dict[str, Any]:
@@ -74,7 +84,10 @@ def _tidy(schema: Any) -> Any:
 
 def _sections() -> Iterator[str]:
     """Yield the reference of the configuration: a table for each mapping, where it is first met."""
-    root = _tidy(TypeAdapter(Config).json_schema())
+    root = _of_config()
+    shown = {**{name: kind.shows for name, kind in KINDS.items()}, FACES: "the paper's figure 6"}
+    kinds = "; ".join(f"`{name}`: {shows}" for name, shows in shown.items())
+    root["$defs"]["Figure"]["properties"]["kind"]["description"] = f"what it shows. {kinds}"
     todo: list[tuple[str, Schema]] = [("", root)]
     seen = []
     while todo:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from oneshui import reference
+from oneshui.config import FACES
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.figures import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +35,8 @@ def test_every_kind_has_a_table_of_its_hyper_parameters() -> None:
         assert readme.count(f"### `{section}`\n") == 1
     assert "| `jobs_per_gpu` | a whole number >= 1; 1 if left out |" in readme
     assert "| `folder` | text; may be left out |" in readme
+    (kinds,) = re.findall(r"\| `kind` \| .* \| what it shows\. (.*) \|\n", readme)
+    assert re.findall(r"`(\w+)`: ", kinds) == [*KINDS, FACES]
 
 
 def errors(config: Any) -> list[str]:
@@ -51,6 +56,7 @@ def test_an_editor_accepts_our_configurations(path: Path) -> None:
     [
         ("colour", "red"), ("training/celeba/lr", 0), ("datasets/celeba/folder", None), ("methods/ssd/kind", "sdd"),
         ("methods/ssd/params/selection", -1), ("methods/ssd/params/alpha", 1), ("tables/table1/methods", []),
+        ("datasets/celeba/layout", "lfw"),
         ("methods/ssd/overrides/celeba/dampening", 0), ("methods/pgu/params/revision", 0), ("seeds", [0, 0]),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from tests.workflow.conftest import ROOT, Run, planned, run_workflow, toy_config
 from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
 from oneshui.files import read_header, sha256_file
+from oneshui.report.figures import KINDS
 from oneshui.schemas import read_meta
 
 pytestmark = pytest.mark.slow
@@ -31,9 +32,7 @@ def full_config(folder: Path) -> dict[str, Any]:
         **config, "weights_root": str(folder / "weights"), "seeds": [0, 1], "tables": {"toy": table},
         "attack": {**config["attack"], "offline_a": "paired_seed", "references": "own"},
         "figures": {
-            "bars": {"kind": "table_bars", "table": "toy"}, "curves": {"kind": "training_curves", "table": "toy"},
-            "roc": {"kind": "roc", "table": "toy"}, "hardness": {"kind": "hardness", "table": "toy"},
-            "harm": {"kind": "harm", **blocks},
+            **{kind: {"kind": kind, "table": "toy"} for kind in KINDS}, "harm": {"kind": "harm", **blocks},
             "faces": {"kind": "hardest_identities", **blocks, "show_faces": True},
         },
         "selection": {"requests": 1, "seeds": [0, 1], "grids": {"jit": {"lr": [1e-4, 1e-3]}}},
@@ -61,7 +60,7 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     paired = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
     assert paired["attack"]["offline_a"] == "paired_seed"
     assert len(pd.read_csv(tmp_path / ranking)) == 3
-    bars = pd.read_csv(tmp_path / "results/figures/bars.csv")
+    bars = pd.read_csv(tmp_path / "results/figures/table_bars.csv")
     keys, of_seeds = ["method", "quantity"], bars["seed"].notna()
     means = bars[of_seeds].groupby(keys)["value"].mean()
     assert bars[of_seeds].groupby(keys).size().eq(2).all()

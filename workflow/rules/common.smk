@@ -14,7 +14,7 @@ from oneshui.config import (
     index_options,
     raw_path,
 )
-from oneshui.data.layouts import annotation_files
+from oneshui.data.layouts import annotation_files, check_layouts
 from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, check_figures, methods_that_need
@@ -27,6 +27,7 @@ from oneshui.schemas import INDEX, read_meta, read_table
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
 try:
     check_config(config, CONFIG_FILE)
+    check_layouts(config, CONFIG_FILE)
     check_methods(config, CONFIG_FILE)
     check_figures(config, CONFIG_FILE)
 except ConfigError as error:

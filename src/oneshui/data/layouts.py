@@ -55,6 +55,26 @@ class Row(NamedTuple):
     source: str
 
 
+def check_layouts(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse layouts that nobody reads, and options that a layout does not know.
+
+    Args:
+        config: a checked configuration.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: it names the dataset, and what is allowed.
+    """
+    for name, entry in config["datasets"].items():
+        if entry["layout"] not in LAYOUTS:
+            allowed = ", ".join(LAYOUTS)
+            raise ConfigError(f"{where}: datasets/{name}/layout = {entry['layout']!r}, allowed: {allowed}")
+        try:
+            annotation_files(entry["layout"], "", entry["options"])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: datasets/{name}: {error}") from error
+
+
 def read_annotations(layout: str, folder: Path, options: Options) -> Annotations:
     """Return what the annotation files of a raw folder say, one row per image.
 

@@ -29,7 +29,7 @@ def write_raw(spec: SyntheticSpec, folder: Path, layout: str) -> None:
     Args:
         spec: what to draw.
         folder: where to; must be absent or empty.
-        layout: ``mufac``, ``celeba``, ``celebahq``, ``manifest`` or ``synthetic`` (the same as ``manifest``).
+        layout: a key of ``oneshui.data.layouts.LAYOUTS``.
 
     Raises:
         ConfigError: the layout is unknown, or cannot hold labels of this task or number of classes.

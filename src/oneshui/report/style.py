@@ -33,10 +33,11 @@ COLOURS = {
     **{name: kind.colour for name, kind in METHODS.items()},
 }
 #: for methods without a colour of their own: Paul Tol's muted palette, without what resembles the above
-_SPARE_COLOURS = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#661100", "#AA4499", "#117733")
+_MUTED = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#661100", "#AA4499", "#117733")
+_SPARE_COLOURS = tuple(colour for colour in _MUTED if colour not in COLOURS.values())  # a kind may have taken one
 
 #: for lines that stand for a run and not for a method
-RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", *_SPARE_COLOURS)
+RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", *_MUTED)
 
 #: background and ink of page.css and of figures in it
 PAPERS = {"light": "#ffffff", "dark": "#14171b"}

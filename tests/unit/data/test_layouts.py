@@ -1,14 +1,27 @@
 """Readers of raw layouts: what they return, and what they say about malformed files."""
 
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from oneshui.data.layouts import LAYOUTS, annotation_files, read_annotations, read_attributes, read_identities
+from oneshui.config import SyntheticSpec
+from oneshui.data.layouts import (
+    LAYOUTS,
+    annotation_files,
+    check_layouts,
+    read_annotations,
+    read_attributes,
+    read_identities,
+)
+from oneshui.data.raw_layouts import write_raw
+from oneshui.data.synthetic import class_names, render_faces
 from oneshui.errors import ConfigError, DataError
+from oneshui.metrics.measure import MEASURES
 
 IDENTITY = "identity_CelebA.txt"
 ATTRIBUTE = "list_attr_celeba.txt"
@@ -60,6 +73,41 @@ def test_celeba_reads_identities_and_attributes(tmp_path: Path) -> None:
         "label": [(0, 1, 0), (1, 1, 0)],
         "source": [f"{IDENTITY}:1", f"{IDENTITY}:2"],
     }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_as_it_was_drawn(tmp_path: Path, layout: str) -> None:
+    held = []
+    for task in MEASURES:
+        spec = SyntheticSpec(
+            task=task, n_identities=6, images_per_identity=(2, 4), image_px=16, n_classes=8, memorised_frac=0.0,
+            noise_frac=0.2, seed=0,
+        )  # fmt: skip
+        folder, drawn, found = tmp_path / task, defaultdict(list), defaultdict(list)
+        try:
+            write_raw(spec, folder, layout)
+        except ConfigError as error:
+            if "layout holds" not in str(error):
+                raise
+            continue
+        for face in render_faces(spec):
+            drawn[face.identity].append(named(face.label, class_names(spec)))
+        attributes = task == "multilabel" and "label_columns" in LAYOUTS[layout].options
+        annotations = read_annotations(layout, folder, {"label_columns": "rest"} if attributes else {})
+        for row in annotations.frame.itertuples():
+            assert (folder / str(row.path)).is_file()
+            found[row.identity_name].append(named(row.label, annotations.classes))
+        assert annotations.task == task
+        assert sorted(map(sorted, found.values())) == sorted(map(sorted, drawn.values()))
+        held.append(task)
+    assert held
+
+
+def named(label: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the class of an image, or its attributes."""
+    if isinstance(label, tuple):
+        return tuple(name for name, bit in zip(names, label, strict=True) if bit)
+    return (names[label],)
 
 
 def test_celebahq_reads_its_own_file_names(tmp_path: Path) -> None:
@@ -154,7 +202,6 @@ def test_annotation_files_do_not_touch_the_disk() -> None:
     assert annotation_files("celeba", "no/folder", {}) == [f"no/folder/{IDENTITY}", f"no/folder/{ATTRIBUTE}"]
     assert annotation_files("manifest", "no/folder/", {"file": "a/b.parquet"}) == ["no/folder/a/b.parquet"]
     assert len(annotation_files("mufac", "no", {})) == 3
-    assert sorted(LAYOUTS) == ["celeba", "celebahq", "manifest", "mufac", "synthetic"]
 
 
 # ---- what is refused: every message names the file and the row
@@ -177,7 +224,30 @@ def test_missing_file_lists_those_found(tmp_path: Path) -> None:
 
 
 def test_unknown_layout_lists_layouts(tmp_path: Path) -> None:
-    refused(lambda: read("lfw", tmp_path), ConfigError, "'lfw'", "celeba, celebahq, mufac, manifest, synthetic")
+    refused(lambda: read("lfw", tmp_path), ConfigError, "'lfw'", f"allowed: {', '.join(LAYOUTS)}.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"layout": "lfw"}, f"c.yaml: datasets/faces/layout = 'lfw', allowed: {', '.join(LAYOUTS)}"),
+        (
+            {"options": {"colour": "x"}},
+            "c.yaml: datasets/faces: layout manifest: unknown options ['colour'], allowed: ",
+        ),
+        ({"options": {"file": "x.xls"}}, "c.yaml: datasets/faces: option file = 'x.xls'"),
+    ],
+)
+def test_a_configuration_with_a_wrong_layout_is_refused(entry: dict[str, Any], said: str) -> None:
+    faces = {"layout": "manifest", "options": {"file": "x.csv"}}
+    check_layouts({"datasets": {"faces": faces}}, "c.yaml")
+    refused(lambda: check_layouts({"datasets": {"faces": {**faces, **entry}}}, "c.yaml"), ConfigError, said)
+
+
+def test_every_layout_is_in_the_table_of_raw_data() -> None:
+    page = (Path(__file__).parents[3] / "config/README.md").read_text(encoding="utf-8")
+    table = page.partition("| layout | in the folder |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \| .+ \|$", table, re.M) == [*LAYOUTS]
 
 
 CELEBA_FAULTS = [

@@ -333,7 +333,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("changes", "layout", "message"),
     [
-        ({}, "cifar", "layout is 'cifar', allowed: mufac, celeba, celebahq, manifest, synthetic"),
+        ({}, "cifar", "layout is 'cifar', allowed: .*manifest"),
         ({"task": "multilabel"}, "mufac", "holds classification labels"),
         ({}, "celeba", "holds multilabel labels"),
         ({}, "celebahq", "holds multilabel labels"),

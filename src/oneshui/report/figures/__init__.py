@@ -23,19 +23,21 @@ class Kind:
     Attributes:
         module: in this package. Named, not imported: this list is read where matplotlib is not needed.
         needs: its inputs, in this order: table (the CSV), metrics, models, attacks or identities.
+        shows: what it shows, for config/README.md.
     """
 
     module: str
     needs: tuple[str, ...]
+    shows: str
 
 
 #: by name in the config
 KINDS = {
-    "table_bars": Kind("bars", ("table", "metrics")),
-    "training_curves": Kind("training", ("models",)),
-    "roc": Kind("roc", ("attacks",)),
-    "hardness": Kind("identities", ("table", "identities")),
-    "harm": Kind("identities", ("table", "identities")),
+    "table_bars": Kind("bars", ("table", "metrics"), "the measure on each set of images, and ToW"),
+    "training_curves": Kind("training", ("models",), "loss and measure by epoch"),
+    "roc": Kind("roc", ("attacks",), "ROC curves of the attack, of a table with `privacy: true`"),
+    "hardness": Kind("identities", ("table", "identities"), "the paper's figure 4"),
+    "harm": Kind("identities", ("table", "identities"), "the paper's figure 5"),
 }
 
 
