@@ -1,10 +1,12 @@
 """Write what follows from the typed models of the configuration (``make reference``).
 
-It writes a JSON schema for editors, the tables of keys in config/README.md, and the table of hyper-parameters in each
-card of docs/methods. A table stands between the line ``<!-- make reference -->`` and the line ``<!-- end -->``.
+It writes a JSON schema for editors, the tables of keys in config/README.md, the table of hyper-parameters in each card
+of docs/methods, and the table of the CSV's columns in docs/metrics.md. A table stands between the line
+``<!-- make reference -->`` and the line ``<!-- end -->``.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from oneshui.config import FACES, Config
 from oneshui.data.layouts import LAYOUTS
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.columns import COLUMNS, KEYS, Card
 from oneshui.report.figures import KINDS
 
 _MARK, _END = "<!-- make reference -->\n", "<!-- end -->\n"
@@ -29,13 +32,14 @@ def files(root: Path) -> dict[Path, str]:
         root: folder of the repository.
 
     Raises:
-        DataError: a document has no place for its table.
+        DataError: a document has no place for its table, or docs/metrics.md does not say what a column means.
     """
-    readme = root / "config/README.md"
+    readme, metrics = root / "config/README.md", root / "docs/metrics.md"
     cards = {root / f"docs/methods/{kind}.md": _table(_of_kind(kind), "parameter") for kind in METHODS}
     return {
         root / "workflow/schemas/config.schema.json": json.dumps(json_schema(), indent=1) + "\n",
         readme: _with_part(readme, "\n".join(_sections())),
+        metrics: _with_part(metrics, _csv_columns(metrics)),
         **{path: _with_part(path, table) for path, table in cards.items()},
     }
 
@@ -128,14 +132,45 @@ def _table(schema: Schema, head: str, root: Schema | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _csv_columns(path: Path) -> str:
+    """Return the table of the CSV's columns: names and cards from ``COLUMNS``, unit and meaning from the document."""
+    said = {}
+    for line in _parts(path)[1].splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 4 and (name := re.match("`([^`]+)`", cells[1])):
+            said[name[1]] = cells[2:4]
+    every: list[tuple[tuple[str, ...], tuple[Card, ...]]] = [((key,), ()) for key in KEYS]
+    every += [(column.names, column.cards) for column in COLUMNS]
+    lines = ["| columns | unit | meaning | card |", "|---|---|---|---|"]
+    for names, cards in every:
+        if not all(said.get(names[0], [""])):
+            raise DataError(
+                f"{path} does not say what the column {names[0]} means. Add to its table the line "
+                f"| `{names[0]}` | unit | meaning | |"
+            )
+        links = ", ".join(f"[{card.title}](#{_anchor(card.title)})" for card in cards)
+        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {' | '.join(said[names[0]])} | {links} |")
+    return "\n".join(lines) + "\n"
+
+
+def _anchor(title: str) -> str:
+    """Return what a link to a section ends in, as GitHub spells it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
 def _with_part(path: Path, part: str) -> str:
     """Return a document with another text in its generated part."""
-    text = path.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(_MARK)
-    _, end, after = rest.partition(_END)
+    before, _, after = _parts(path)
+    return f"{before}{_MARK}{part}{_END}{after}"
+
+
+def _parts(path: Path) -> tuple[str, str, str]:
+    """Return what stands before, in and after the generated part of a document."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(_MARK)
+    part, end, after = rest.partition(_END)
     if not (mark and end):
         raise DataError(f"{path} has no place for its table: add the lines {_MARK.strip()} and {_END.strip()}")
-    return f"{before}{mark}{part}{end}{after}"
+    return before, part, after
 
 
 def main() -> None:

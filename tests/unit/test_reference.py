@@ -14,6 +14,7 @@ from oneshui import reference
 from oneshui.config import FACES
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
+from oneshui.report.columns import NAMES, cards
 from oneshui.report.figures import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,46 @@ def test_every_kind_has_a_table_of_its_hyper_parameters() -> None:
     assert "| `folder` | text; may be left out |" in readme
     (kinds,) = re.findall(r"\| `kind` \| .* \| what it shows\. (.*) \|\n", readme)
     assert re.findall(r"`(\w+)`: ", kinds) == [*KINDS, FACES]
+
+
+def copied(root: Path) -> Path:
+    """Copy the documents to another folder and return its docs/metrics.md."""
+    for path in reference.files(ROOT):
+        there = root / path.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    return root / "docs/metrics.md"
+
+
+def test_every_column_of_the_csv_stands_in_the_table_with_unit_meaning_and_a_link_to_its_cards() -> None:
+    text = reference.files(ROOT)[ROOT / "docs/metrics.md"]
+    table = [line for line in text.partition("<!-- make reference -->\n")[2].splitlines() if line.startswith("|")]
+    for name in NAMES:
+        (row,) = [line for line in table if f"`{name}`" in line.split("|")[1]]
+        assert all(cell.strip() for cell in row.split("|")[2:4])
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors
+    assert all(f"[{card.title}](#" in "\n".join(table) for card in cards())
+
+
+def test_names_of_columns_are_written_and_their_meaning_is_kept(tmp_path: Path) -> None:
+    metrics = copied(tmp_path)
+    right = metrics.read_text(encoding="utf-8")
+    old = right.replace(", `rmia_auc_low`", "").replace("AUC of RMIA |", "how well RMIA does |")
+    assert old.count("`rmia_auc_low`") == right.count("`rmia_auc_low`") - 1
+    metrics.write_text(old, encoding="utf-8")
+    assert reference.files(tmp_path)[metrics] == right.replace("AUC of RMIA |", "how well RMIA does |")
+
+
+@pytest.mark.parametrize("instead", ["| `no_column` | images |", "| `members` | |"])
+def test_a_column_without_unit_or_meaning_is_an_error(tmp_path: Path, instead: str) -> None:
+    metrics = copied(tmp_path)
+    text = metrics.read_text(encoding="utf-8")
+    assert text.count("| `members` | images |") == 1
+    metrics.write_text(text.replace("| `members` | images |", instead), encoding="utf-8")
+    with pytest.raises(DataError, match=r"docs/metrics.md does not say what the column members means\. Add"):
+        reference.files(tmp_path)
 
 
 def errors(config: Any) -> list[str]:
@@ -71,10 +112,7 @@ def test_an_editor_marks_what_is_wrong(path: str, value: Any) -> None:
 
 
 def test_a_card_without_a_place_for_its_table_is_an_error(tmp_path: Path) -> None:
-    for path in reference.files(ROOT):
-        there = tmp_path / path.relative_to(ROOT)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        there.write_text(path.read_text())
+    copied(tmp_path)
     (tmp_path / "docs/methods/jit.md").write_text("# JiT\n")
     with pytest.raises(DataError, match=r"docs/methods/jit.md has no place for its table: add the lines"):
         reference.files(tmp_path)

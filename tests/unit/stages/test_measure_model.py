@@ -258,7 +258,7 @@ def test_nothing_is_written_when_something_is_wrong(run: Run) -> None:
     assert not (run.folder / "metrics.parquet").exists()
 
 
-@pytest.mark.parametrize(("module", "registry"), [("measure_model", False), ("report", True)])
+@pytest.mark.parametrize(("module", "registry"), [("measure_model", False), ("make_table", True)])
 def test_importing_the_stage_does_not_load_torch(module: str, registry: bool) -> None:
     code = (
         f"import sys, oneshui.stages.{module}; "
