@@ -325,6 +325,7 @@ _CELLS = st.one_of(
 _QUICK = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @_QUICK
 @given(table=st.lists(st.lists(_CELLS, min_size=2, max_size=4), max_size=5), end=st.sampled_from(["\n", "\r\n", "\r"]))
 def test_any_table_is_read_rightly_or_refused(tmp_path: Path, table: list[list[str]], end: str) -> None:
@@ -341,6 +342,7 @@ def test_any_table_is_read_rightly_or_refused(tmp_path: Path, table: list[list[s
     assert len(annotations.classes) == frame["label"].nunique()
 
 
+@pytest.mark.slow
 @_QUICK
 @given(layout=st.sampled_from(sorted(LAYOUTS)), data=st.binary(max_size=200), keep=st.integers(0, 200))
 @example(layout="celeba", data=b"\xff\xfe\x00", keep=3)
@@ -358,6 +360,7 @@ def test_any_bytes_in_an_annotation_file_are_read_or_refused(
 _WHOLE = [png(), jpeg()]
 
 
+@pytest.mark.slow
 @settings(max_examples=3000, deadline=None)
 @given(which=st.integers(0, 1), at=st.floats(0, 1), data=st.binary(min_size=1, max_size=40), cut=st.floats(0.02, 1))
 def test_any_damage_to_a_picture_is_decoded_or_refused(which: int, at: float, data: bytes, cut: float) -> None:
@@ -372,6 +375,7 @@ def test_any_damage_to_a_picture_is_decoded_or_refused(which: int, at: float, da
             assert picture.image.mode in ("RGB", "L") and picture.size[0] > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(
     st.binary(max_size=300),
