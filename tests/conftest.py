@@ -20,6 +20,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let Python collect at its end what the imports made: torch's bindings complain of what is left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_every_run() -> None:
     """Random weights of a test are the same in every run, alone or among others: no test passes by luck."""

@@ -1,5 +1,6 @@
 """Starting quickly: what jobs that need torch import first. Measured by ``benchmarks/fixed_costs.py``."""
 
+import atexit
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -18,5 +19,7 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        # frozen objects would outlive the interpreter's last collection, of which torch's bindings complain in 30 lines
+        atexit.register(gc.unfreeze)
         if enabled:
             gc.enable()

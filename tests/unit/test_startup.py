@@ -1,5 +1,7 @@
 import gc
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +35,10 @@ def test_a_collector_that_was_off_stays_off():
     with quick_imports():
         pass
     assert not gc.isenabled()
+
+
+@pytest.mark.slow
+def test_a_process_that_imports_torch_says_nothing_at_its_end():
+    code = "from oneshui.startup import quick_imports\nwith quick_imports():\n    import oneshui.training, oneshui.models"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
