@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from oneshui.startup import silence_end
+
 # pytest runs on as many processes as there are cores; more threads than that take turns and triple the time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,8 +23,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Let Python collect at its end what the imports made: torch's bindings complain of what is left."""
-    gc.unfreeze()
+    """Say nothing after the end: torch's bindings complain of what was not collected."""
+    silence_end()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 import atexit
 import contextlib
 import gc
+import os
+import sys
 from collections.abc import Iterator
 
 
@@ -19,7 +21,18 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        # frozen objects would outlive the interpreter's last collection, of which torch's bindings complain in 30 lines
-        atexit.register(gc.unfreeze)
+        atexit.unregister(silence_end)
+        atexit.register(silence_end)
         if enabled:
             gc.enable()
+
+
+def silence_end() -> None:
+    """Keep what compiled modules write to stderr after Python's end from the user.
+
+    Objects that are never collected outlive Python, and the bindings of torch's compiler list them in 30 lines. To
+    collect them instead takes more than a second of every job.
+    """
+    with contextlib.suppress(OSError, ValueError):  # a stream that is closed already
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

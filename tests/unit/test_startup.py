@@ -39,6 +39,16 @@ def test_a_collector_that_was_off_stays_off():
 
 @pytest.mark.slow
 def test_a_process_that_imports_torch_says_nothing_at_its_end():
-    code = "from oneshui.startup import quick_imports\nwith quick_imports():\n    import oneshui.training, oneshui.models"
+    code = """
+from oneshui.startup import quick_imports
+with quick_imports():
+    import oneshui.training, oneshui.models
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+def test_an_error_is_still_told():
+    code = "from oneshui.startup import quick_imports\nwith quick_imports(): pass\nraise SystemExit('what went wrong')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "what went wrong\n")
