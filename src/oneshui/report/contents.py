@@ -54,7 +54,7 @@ class Inputs:
         return spec
 
     def decimals(self, name: str) -> int:
-        return int(self.spec(name).get("decimals", 1))
+        return int(self.spec(name)["decimals"])
 
 
 def labels_of(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:

@@ -99,7 +99,7 @@ def settings_of(table: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame
 
 def _check_spec(spec: Mapping[str, Any], seeds: Sequence[int]) -> None:
     title, blocks = spec.get("title", "?"), spec.get("blocks", [])
-    missing = [key for key in ("title", "blocks", "methods", "privacy") if key not in spec]
+    missing = [key for key in ("title", "blocks", "methods", "decimals", "privacy") if key not in spec]
     missing += [f"blocks[{i}].{key}" for i, block in enumerate(blocks) for key in ("dataset", "n") if key not in block]
     if missing:
         raise ConfigError(f"table {title!r}: missing {', '.join(missing)}. Add it to the config.")

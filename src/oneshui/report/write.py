@@ -145,7 +145,7 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
         spec: the same specification.
         seeds: the same seeds.
     """
-    decimals, count, privacy = int(spec.get("decimals", 1)), len(seeds), bool(spec["privacy"])
+    decimals, count, privacy = int(spec["decimals"]), len(seeds), bool(spec["privacy"])
     lines = [f"# {spec['title']}"]
     if spec.get("layout") == "tow":
         lines += [_markdown(ablation(table, decimals)), f"ToW in percent. {note_of('results', table, count)} {_BESIDE}"]
@@ -203,7 +203,7 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
         table: what ``oneshui.report.tables.make_table`` returned.
         spec: the same specification.
     """
-    decimals, title = int(spec.get("decimals", 1)), str(spec["title"])
+    decimals, title = int(spec["decimals"]), str(spec["title"])
     seeds = int(table["n_seeds"].max()) if table["n_seeds"].notna().any() else 0
     if spec.get("layout") == "tow":
         head, *body = ablation(table, decimals)

@@ -291,7 +291,7 @@ def test_a_name_is_drawn_as_it_is_written() -> None:
     assert figure_name("ssd", "$x^2") == r"\$x^2" and len(figure_name("ssd", "x" * 99)) == 30
     assert figure_name("pretrain", "Pretrain") == "Original model"
     for label in (r"$\frac{1}", "#abcdef; 0.12345"):
-        figure, _ = tow_gains(gains(label=label)) or (Figure(), "")
+        figure, _ = tow_gains(gains(label=label), 1) or (Figure(), "")
         assert f">{label}</text>" in svg_of(figure)
 
 
@@ -306,7 +306,7 @@ def gains(half: float = 1.0, **change: Any) -> pd.DataFrame:
 
 
 def test_the_picture_of_a_setting_shows_gains_intervals_and_the_noise_floor() -> None:
-    figure, words = tow_gains(gains()) or (Figure(), "")
+    figure, words = tow_gains(gains(), 1) or (Figure(), "")
     assert words.endswith("SSD +2.0 [+1.0, +3.0]; SCRUB +90.0 [-310.0, +490.0]; second retrained model +30.0")
     (axes,) = figure.axes
     lines = {tuple(map(float, line.get_xdata())) for line in axes.lines}
@@ -320,14 +320,14 @@ def test_the_picture_of_a_setting_shows_gains_intervals_and_the_noise_floor() ->
 
 @pytest.mark.parametrize(("half", "full"), [(1.0, True), (2.0, False), (math.nan, False)])
 def test_a_dot_is_full_only_if_its_interval_leaves_out_zero(half: float, full: bool) -> None:
-    figure, _ = tow_gains(gains(half)) or (Figure(), "")
+    figure, _ = tow_gains(gains(half), 1) or (Figure(), "")
     (dot,) = (line for line in figure.axes[0].lines if list(line.get_xdata()) == [2.0])
     assert (dot.get_markerfacecolor() != "#ffffff") == full
 
 
 def test_a_setting_without_results_has_no_picture() -> None:
-    assert tow_gains(gains().assign(tow_minus_pretrain_mean=math.nan)) is None
+    assert tow_gains(gains().assign(tow_minus_pretrain_mean=math.nan), 1) is None
     some = gains()
     some.loc[some["method"] == "ssd", "tow_minus_pretrain_mean"] = math.nan
-    figure, words = tow_gains(some) or (Figure(), "")
+    figure, words = tow_gains(some, 1) or (Figure(), "")
     assert "SSD missing" in words and "missing" in [text.get_text() for text in figure.axes[0].texts]

@@ -333,7 +333,7 @@ def test_two_blocks_are_two_tables() -> None:
     assert to_latex(table, spec).count(r"\multicolumn") == 2
 
 
-@pytest.mark.parametrize("key", ["title", "blocks", "methods"])
+@pytest.mark.parametrize("key", ["title", "blocks", "methods", "decimals"])
 def test_an_incomplete_specification_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"missing {key}"):
         built(spec={name: value for name, value in SPEC.items() if name != key})
