@@ -18,12 +18,22 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.report.figures import KINDS
+from oneshui.report.figures import KINDS, draw
 from oneshui.report.figures.bars import table_bars
 from oneshui.report.figures.save import save_figure, svg_of
 from oneshui.report.figures.tow import tow_gains
 from oneshui.report.figures.training import read_history, training_curves
-from oneshui.report.style import COLOURS, INKS, METHOD_NAMES, RC, colours_of, figure_name, legible
+from oneshui.report.style import (
+    COLOURS,
+    INKS,
+    METHOD_NAMES,
+    RC,
+    colours_of,
+    figure_name,
+    legible,
+    method_labels,
+    method_name,
+)
 from oneshui.schemas import METRICS, write_table
 from oneshui.stages.make_figure import make_figure
 
@@ -34,7 +44,7 @@ def table(blocks: tuple[tuple[str, int], ...] = (("mufac", 5), ("toy", 1))) -> p
     rows = []
     for i, (dataset, n) in enumerate(blocks):
         for j, method in enumerate(METHODS):
-            row = {"dataset": dataset, "n": n, "method": method, "measure": "accuracy"}
+            row = {"dataset": dataset, "n": n, "method": method, "label": method_name(method), "measure": "accuracy"}
             for k, name in enumerate(("retain", "forget", "test", "tow")):
                 row |= {f"{name}_mean": 90.0 - 10 * i - 2 * j - k, f"{name}_std": 1.0 + 0.1 * j}
             rows.append(row)
@@ -158,7 +168,10 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
 
 def test_all_methods_fit_on_the_page() -> None:
     long = [*METHOD_NAMES, "metaunlearn_without_identities", "identity_codes"]
-    frame = pd.concat([table((("toy", 1),)).head(1).assign(method=method) for method in long], ignore_index=True)
+    frame = pd.concat(
+        [table((("toy", 1),)).head(1).assign(method=method, label=method_name(method)) for method in long],
+        ignore_index=True,
+    )
     assert_nothing_is_cut_off(table_bars(frame)[0])
 
 
@@ -331,3 +344,39 @@ def test_a_setting_without_results_has_no_picture() -> None:
     some.loc[some["method"] == "ssd", "tow_minus_pretrain_mean"] = math.nan
     figure, words = tow_gains(some, 1) or (Figure(), "")
     assert "SSD missing" in words and "missing" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_a_kind_decides_label_and_colour_and_not_a_name() -> None:
+    assert method_labels(["ssd"], None, {"ssd": "jit"}) == {"ssd": "JiT"}
+    assert method_labels(["ssd", "own"], None, {"own": "ssd"}) == {"ssd": "ssd", "own": "own"}
+    assert method_labels(["ssd", "own"], {"own": "Ours"}, {"own": "ssd"}) == {"ssd": "SSD", "own": "Ours"}
+    assert method_labels(["mine"], None, {"mine": "my.module:Mine"}) == {"mine": "mine"}
+    colours = colours_of(["pretrain", "ssd", "ssd2", "own"], {"ssd": "jit", "ssd2": "ssd", "own": "ssd"})
+    assert colours["ssd"] == legible(COLOURS["jit"], "light") and colours["ssd2"] == legible(COLOURS["ssd"], "light")
+    assert len(set(colours.values())) == 4 and "own" in colours
+
+
+def metric_rows(n: int) -> pd.DataFrame:
+    """Return metrics of a method with and without its own photos, at 50% and 10%."""
+    rows = [
+        {"dataset": "toy", "n": n, "seed": 0, "origin": origin, "method": "ssd", "split": split,
+         "metric": "tow" if split == "all" else "accuracy", "value": value}
+        for origin, value in (("pretrain", 0.5), ("wrong_photos", 0.1))
+        for split in ("retain", "forget", "test", "all")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_bars_draw_the_blocks_of_the_figure_with_the_labels_of_the_table(tmp_path: Path) -> None:
+    source = table((("toy", 1), ("toy", 2)))
+    source.loc[source["method"] == "ssd", "label"] = "Ours"
+    source.to_csv(tmp_path / "table.csv", index=False)
+    write_table(tmp_path / "metrics.parquet", pd.concat(map(metric_rows, (1, 2))), METRICS, {})
+    spec = {"kind": "table_bars", "blocks": [{"dataset": "toy", "n": 2}]}
+    inputs = [tmp_path / "table.csv", tmp_path / "metrics.parquet"]
+    figure, points = draw(inputs, name="figure", spec=spec, rows=[], seeds=[0])
+    assert set(points["n"]) == {2} and set(points.loc[points["seed"].notna(), "value"]) == {50.0}
+    assert [text.get_text() for text in figure.legends[0].get_texts()][2] == "Ours"
+    assert "Ours" in [text.get_text() for text in figure.axes[1].get_yticklabels()]
+    with pytest.raises(DataError, match="no rows"):
+        draw(inputs, name="figure", spec={**spec, "blocks": [{"dataset": "toy", "n": 3}]}, rows=[], seeds=[0])

@@ -364,6 +364,18 @@ def test_damaged_published_results_are_refused() -> None:
         built(published=pd.concat([published(), published().head(1)]))
 
 
+def test_published_numbers_stand_beside_the_published_kind() -> None:
+    kinds = {"ssd": "jit", "pgu": "ssd"}
+    table = built(spec={**SPEC, "kinds": kinds}, published=published())
+    own = published().query("table == 1 and dataset == 'celebahq' and n_identities == 20 and metric == 'tow'")
+    tow = own.set_index("method")["mean"]
+    assert row_of(table, "ssd")["published_tow"] == tow["jit"] and row_of(table, "ssd")["label"] == "JiT"
+    assert row_of(table, "pgu")["published_tow"] == tow["ssd"]
+    table = built(spec={**SPEC, "kinds": {"pgu": "ssd"}}, published=published())
+    assert row_of(table, "ssd")["published_tow"] == tow["ssd"]
+    assert math.isnan(row_of(table, "pgu")["published_tow"])  # a variant of our own
+
+
 def test_a_variant_is_held_against_its_own_published_number() -> None:
     variants = {"ssd": "first", "pgu": {"celebahq/n20": "second", "celebahq/n50": "first"}}
     spec = {**SPEC, "published": {"table": 5, "variants": variants}}

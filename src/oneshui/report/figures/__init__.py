@@ -47,7 +47,8 @@ def draw(
     Args:
         inputs: what the kind needs.
         name: name of the figure in the config, for error messages.
-        spec: ``kind``, and ``blocks`` for hardness and harm.
+        spec: ``kind``; if it has them, ``blocks``, the settings of the table that are drawn, and ``labels`` and
+            ``kinds`` of methods, as ``oneshui.report.tables.make_table`` takes them.
         rows: models of the figure's table, in order.
         seeds: of the table.
 

@@ -20,7 +20,7 @@ from oneshui.report.verdict import side_of
 _WIDTH, _LINE = 3.8, 0.27
 
 
-def tow_gains(rows: pd.DataFrame, decimals: int) -> tuple[Figure, str] | None:
+def tow_gains(rows: pd.DataFrame, decimals: int, kinds: Mapping[str, str] | None = None) -> tuple[Figure, str] | None:
     """Return a figure of a setting and what it shows in words; None where no method has a ToW.
 
     A dot is the mean over seeds, a bar its 95% interval, cut at the ends of the axis. A full dot: the interval leaves
@@ -30,6 +30,7 @@ def tow_gains(rows: pd.DataFrame, decimals: int) -> tuple[Figure, str] | None:
     Args:
         rows: of one setting, columns ``oneshui.report.columns.NAMES``.
         decimals: of the table.
+        kinds: of the methods, for their colours.
     """
     records = [row for row in rows.to_dict("records") if row["method"] not in TRAINED]
     if not any(math.isfinite(row[f"{GAIN}_mean"]) for row in records):
@@ -37,7 +38,7 @@ def tow_gains(rows: pd.DataFrame, decimals: int) -> tuple[Figure, str] | None:
     groups = [[row for row in records if bool(row["access_to_data"]) == with_data] for with_data in (False, True)]
     floor = rows.loc[rows["method"] == "ceiling", f"{GAIN}_mean"]
     reference = float(floor.iloc[0]) if len(floor) else math.nan
-    colours = colours_of(str(row["method"]) for row in records)
+    colours = colours_of((str(row["method"]) for row in records), kinds)
     with rc_context({**RC, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9}):
         lines = len(records) + bool(groups[1])
         figure = Figure(figsize=(_WIDTH, _LINE * lines + 0.8), layout="constrained")
