@@ -146,7 +146,9 @@ def _grids(inputs: Inputs, view: str, caption: str) -> list[Part]:
         if not asked and rows[[column.names[0] for column in columns]].isna().all(axis=None):
             return []
         whole = view == "results" and spec.get("layout") == "tow"
-        cells = ablation(rows, decimals) if whole else grid(rows, columns, decimals)
+        cells = (
+            ablation(rows, decimals, published=bool(spec.get("published"))) if whole else grid(rows, columns, decimals)
+        )
         if view == "costs" and f"{setting} {cells}" in shown:
             return []
         shown.add(f"{setting} {cells}")

@@ -175,7 +175,7 @@ def display_name(method: str, label: str | None = None) -> str:
 
 def figure_name(method: str, label: str | None = None) -> str:
     """Return ``display_name`` as matplotlib draws it: one short line without formulas."""
-    name = display_name(method, label)
+    name = " ".join(display_name(method, label).split())
     return (name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}").replace("$", r"\$")
 
 
