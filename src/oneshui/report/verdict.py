@@ -151,7 +151,7 @@ def _of_methods(some: Sequence[Row], of: Sequence[Row], kind: str = "methods") -
 def _with_data(facts: Facts) -> str:
     """Return what follows a sentence about rivals of which none is better: which methods with the data are better."""
     found = facts.on_side(facts.with_data, 1)
-    return f"; with it {_are(found)} better (not comparable)" if found else ""
+    return f", but with the data {_are(found)} better (not comparable)" if found else ""
 
 
 def _better(facts: Facts) -> str:
@@ -167,7 +167,7 @@ def _better(facts: Facts) -> str:
 
 def _worse(facts: Facts) -> str:
     found = _are(facts.on_side(facts.rivals, -1))
-    return f"No method{facts.among} is better than the original model and {found} worse{_with_data(facts)}."
+    return f"No method{facts.among} is better than the original model; {found} worse{_with_data(facts)}."
 
 
 def _alike(facts: Facts) -> str:

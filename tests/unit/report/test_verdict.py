@@ -63,12 +63,12 @@ SAYINGS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
                  "There is one seed and so no interval: no method can be called better or worse."),
     "only methods with data": ([gain("scrub", 9, 1)], 3, "All methods use the training data (not comparable)."),
     "no results without data": ([row("ssd", **LOST), gain("scrub", 9, 1)], 3,
-                                "No method without the training data has results in every seed; with it SCRUB is "
-                                "better (not comparable)."),
+                                "No method without the training data has results in every seed, but with the data "
+                                "SCRUB is better (not comparable)."),
     "better": ([gain("ssd", 4.0, 3.0), gain("pgu", 4.0, 5.0)], 3,
                "SSD is better than the original model: +4.0 [+1.0, +7.0] points of ToW."),
     "worse": ([gain("ssd", -40.0, 3.0), gain("pgu", 4.0, 5.0)], 3,
-              "No method is better than the original model and SSD is worse."),
+              "No method is better than the original model; SSD is worse."),
     "alike": ([gain("ssd", 1.01, 2.0), gain("pgu", 1.0, 2.0)], 3, "All methods have the same ToW, 61.0%."),
     "better with data": ([gain("ssd", 1.0, 2.0), gain("scrub", 20.0, 1.0)], 3,
                          "Only methods that use the training data beat the original model (not comparable): SCRUB."),
@@ -173,11 +173,11 @@ def test_lists_of_names() -> None:
 def test_what_is_said_of_methods_without_the_data_says_so() -> None:
     found = said(gain("ssd", -10, 1), gain("scrub", 40, 2))
     assert found == (
-        "No method without the training data is better than the original model and SSD is worse; with it SCRUB is "
-        "better (not comparable)."
+        "No method without the training data is better than the original model; SSD is worse, but with the data "
+        "SCRUB is better (not comparable)."
     )
     found = said(gain("ssd", -10, 20), gain("pgu", -10, 20), gain("scrub", 30, 2))
-    assert found.startswith("All methods without the training data have the same ToW, 50.0%; with it SCRUB is better")
+    assert found.startswith("All methods without the training data have the same ToW, 50.0%, but with the data SCRUB")
     lost = row("ssd", n_seeds=2, **LOST)
     found = said(lost, gain("scrub", -40, 2))
     assert found.startswith("No method without the training data has results in every seed.")
