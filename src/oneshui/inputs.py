@@ -130,10 +130,14 @@ class Results:
         self._data_methods = methods_that_need(config, "data")
 
     def table_spec(self, w: Any) -> dict[str, Any]:
-        """A table's entry, with how its methods are written."""
-        table, entries = self._tables[w.table], self._config["methods"]
-        labels = {name: entries[name]["label"] for name in table["methods"] if "label" in entries[name]}
-        return {**table, "labels": labels}
+        """A table's entry, with what its methods are and how they are written."""
+        table = self._tables[w.table]
+        return {**table, **self._written(table)}
+
+    def figure_spec(self, w: Any) -> dict[str, Any]:
+        """A figure's entry, with what the methods of its table are and how they are written."""
+        figure = self._figures[w.figure]
+        return {**figure, **self._written(self._tables[figure["table"]])}
 
     def table_inputs(self, w: Any) -> dict[str, list[str]]:
         """Metrics and linear probes of a table, and the summary of its attacks."""
@@ -209,6 +213,14 @@ class Results:
             "roc": [f"results/figures/{name}.csv" for name in names["roc"]],
             "identities": sorted(set(identities)),
             "splits": [Run(name, None, seed).splits for name in datasets for seed in self._seeds],
+        }
+
+    def _written(self, table: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """What the methods of a table are, and the labels that they have of their own."""
+        entries = {name: self._config["methods"][name] for name in table["methods"]}
+        return {
+            "labels": {name: entry["label"] for name, entry in entries.items() if "label" in entry},
+            "kinds": {name: entry["kind"] for name, entry in entries.items()},
         }
 
     def _of_table(self, name: str) -> dict[str, list[str]]:

@@ -132,6 +132,9 @@ def test_tables() -> None:
     assert len(measured) == len(set(measured))
     assert set(measured) == {*private["metrics"], *results.attacks_of_table(Wildcards(table="private"))}
     assert results.table_spec(Wildcards(table="plain"))["labels"] == {"ssd": "SSD, ours"}
+    written = results.figure_spec(Wildcards(figure="hardness"))
+    assert written["blocks"] == [{"dataset": "toy", "n": 9}] and written["labels"] == {"ssd": "SSD, ours"}
+    assert written["kinds"] == {"ssd": "ssd", "jit": "jit", "scrub": "scrub"}
 
 
 def test_figures() -> None:

@@ -48,7 +48,7 @@ rule make_figure:
     conda:
         "../../envs/report.yaml"
     params:
-        spec=lookup(dpath="figures/{figure}", within=config),
+        spec=results.figure_spec,
         rows=results.figure_rows,
         seeds=SEEDS,
     script:

@@ -9,6 +9,5 @@ with running(snakemake) as job:
         job.output("pdf"),
         job.output("png"),
         job.output("csv"),
-        name=job.wildcard("figure"),
         spec=job.params.spec,
     )

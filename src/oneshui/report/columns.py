@@ -19,6 +19,8 @@ from oneshui.report.numbers import Numbers, Values
 from oneshui.runs import ORIGINAL, RETRAINED, Model
 
 MISSING, DASH = "missing", "-"
+#: key of the difference in ToW to the original model
+GAIN = "tow_minus_pretrain"
 #: stands in ``Column.not_for`` for every method that uses the training data
 WITH_DATA = "(with data)"
 
@@ -285,7 +287,7 @@ COLUMNS: tuple[Column, ...] = (
         not_for=("retrain",), beside="tow",
     ),
     Column(
-        "tow_minus_pretrain", ("_mean", "_std", "_ci95"),
+        GAIN, ("_mean", "_std", "_ci95"),
         _over_seeds(_minus(_TOW_OF, _percent("all", "tow", ORIGINAL))), "Difference to the original model",
         "results", difference, (_GAIN,), not_for=("pretrain", "retrain"),
     ),

@@ -11,7 +11,7 @@ from oneshui.errors import ConfigError, DataError
 from oneshui.report.columns import COLUMNS, NAMES
 from oneshui.report.figures import roc
 from oneshui.report.numbers import Numbers, index_attacks
-from oneshui.report.style import display_name
+from oneshui.report.style import display_name, kind_of, method_name
 from oneshui.runs import Model
 
 #: percentage points that a rounded table may differ from the summary of its attacks
@@ -48,13 +48,18 @@ class Inputs:
     def seeds(self) -> list[int]:
         return [int(seed) for seed in self.config["seeds"]]
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of each method of the configuration."""
+        return {name: str(entry["kind"]) for name, entry in self.config.get("methods", {}).items()}
+
     def spec(self, name: str) -> Mapping[str, Any]:
         """Return the configuration of a table."""
         spec: Mapping[str, Any] = self.config["tables"][name]
         return spec
 
     def decimals(self, name: str) -> int:
-        return int(self.spec(name).get("decimals", 1))
+        return int(self.spec(name)["decimals"])
 
 
 def labels_of(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
@@ -65,7 +70,7 @@ def labels_of(inputs: Inputs, others: Sequence[str]) -> dict[str, str]:
             labels.setdefault(str(method), display_name(str(method), str(label)))
     rows = [str(row) for curves in inputs.roc.values() for row in curves["row"].unique()]
     for method in [*others, *(Model.of(row).method_name for row in rows)]:
-        labels.setdefault(method, display_name(method))
+        labels.setdefault(method, display_name(method, method_name(kind_of(method, inputs.kinds))))
     written = list(labels.values())
     return {name: f"{text} ({name})" if written.count(text) > 1 else text for name, text in labels.items()}
 

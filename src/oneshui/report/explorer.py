@@ -34,13 +34,20 @@ def settings_in(points: pd.DataFrame, settings: Sequence[Setting]) -> list[Setti
     return [setting for setting in dict.fromkeys([*settings, *found]) if setting in found]
 
 
-def chart(points: pd.DataFrame, *, settings: Sequence[Setting], labels: Mapping[str, str]) -> tuple[str, int]:
+def chart(
+    points: pd.DataFrame,
+    *,
+    settings: Sequence[Setting],
+    labels: Mapping[str, str],
+    kinds: Mapping[str, str] | None = None,
+) -> tuple[str, int]:
     """Return the chart's specification with its numbers as JSON for a ``script`` element, and how many dots it lacks.
 
     Args:
         points: what ``oneshui.report.identities.identity_points`` returned.
         settings: those that a reader can choose.
         labels: of the methods in ``points``, in order.
+        kinds: of the methods, for their colours.
     """
     methods, measures = list(labels), list(dict.fromkeys(points["measure"]))
     dots = pd.concat([_thinned(points[points["set"] == name]) for name in SETS])
@@ -52,7 +59,7 @@ def chart(points: pd.DataFrame, *, settings: Sequence[Setting], labels: Mapping[
     # 4 digits: what the text of a dot shows, and one more
     dots["distance"] = [float(f"{value:.4g}") for value in dots["distance"]]
     spec = json.loads(resources.files("oneshui.report").joinpath("explorer.json").read_text(encoding="utf-8"))
-    colours = colours_of(methods)
+    colours = colours_of(methods, kinds)
     values = {"labels": list(labels.values()), "measures": [_measure(name) for name in measures]}
     options = {
         "setting": [setting_name(*setting) for setting in settings],

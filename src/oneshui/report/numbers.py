@@ -1,6 +1,7 @@
 """What is known of one model in one setting: its metrics by seed, pooled attacks, and published results."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from oneshui.errors import DataError
 from oneshui.report.attacks import POOLED
-from oneshui.report.style import MEASURE_NAMES
+from oneshui.report.style import MEASURE_NAMES, kind_of
 from oneshui.runs import Model
 
 _PUBLISHED_COLUMNS = ("table", "dataset", "n_identities", "method", "variant", "metric", "mean", "std")
@@ -125,17 +126,37 @@ def check_published(frame: pd.DataFrame, table: Any) -> None:
         raise DataError(f"published results have {tuple(repeated.iloc[0][keys])} several times, allowed: once")
 
 
+def published_kinds(spec: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return method -> the published method that it stands for: its kind, or None.
+
+    Of several methods of a kind that one is meant which is called like it.
+    """
+    methods, kinds = [str(name) for name in spec["methods"]], spec.get("kinds")
+    variants = (spec.get("published") or {}).get("variants") or {}
+    kind = {name: kind_of(name, kinds) for name in methods}
+    counts = Counter(kind[name] for name in methods if name not in variants)
+    return {name: kind[name] if name == kind[name] or counts[kind[name]] == 1 else None for name in methods}
+
+
 def published_of(
-    frame: pd.DataFrame, spec: Mapping[str, Any], dataset: str, n: int, method: str, measure: str | None
+    frame: pd.DataFrame,
+    spec: Mapping[str, Any],
+    dataset: str,
+    n: int,
+    method: str,
+    measure: str | None,
+    *,
+    kind: str | None,
 ) -> dict[str, tuple[float, float]]:
     """Return quantity -> published mean and standard deviation of a model, in percent.
 
-    ``spec`` has the published ``table`` and which of MetaUnlearn's ``variants`` a method is there.
+    ``spec`` has the published ``table`` and which of MetaUnlearn's ``variants`` a method is there. One that is no
+    variant stands for ``kind``; None: it is a variant of our own, which nobody published.
     """
     variant = (spec.get("variants") or {}).get(method, "")
     if isinstance(variant, Mapping):
         variant = variant.get(f"{dataset}/n{n}", "")
-    name = "metaunlearn" if variant else method  # the paper's only method with variants
+    name = "metaunlearn" if variant else kind  # the paper's only method with variants
     own = frame[frame["dataset"] == dataset]
     # a ToW of accuracies is not compared with a published one of mAPs
     if f"{measure}_retain" not in set(own["metric"]):

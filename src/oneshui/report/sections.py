@@ -119,7 +119,7 @@ def _per_setting(
 def _summary(inputs: Inputs) -> list[Part]:
     def items_of(name: str, setting: str, rows: pd.DataFrame) -> list[Item]:
         said = " ".join(verdict(rows, n_seeds=len(inputs.seeds), decimals=inputs.decimals(name)))
-        drawn = tow_gains(rows, inputs.decimals(name))
+        drawn = tow_gains(rows, inputs.decimals(name), inputs.kinds)
         image, alt = (image_of(drawn[0]), drawn[1]) if drawn else ("", "")
         return [{"type": "setting", "title": setting, "verdict": said, "image": image, "alt": alt}]
 
@@ -146,7 +146,9 @@ def _grids(inputs: Inputs, view: str, caption: str) -> list[Part]:
         if not asked and rows[[column.names[0] for column in columns]].isna().all(axis=None):
             return []
         whole = view == "results" and spec.get("layout") == "tow"
-        cells = ablation(rows, decimals) if whole else grid(rows, columns, decimals)
+        cells = (
+            ablation(rows, decimals, published=bool(spec.get("published"))) if whole else grid(rows, columns, decimals)
+        )
         if view == "costs" and f"{setting} {cells}" in shown:
             return []
         shown.add(f"{setting} {cells}")
@@ -188,7 +190,7 @@ def _curves(inputs: Inputs, labels: Mapping[str, str]) -> list[Part]:
             caption = f"ROC curves, {setting_name(*setting)}"
             gone = [labels[Model.of(row).method_name] for row in order if row not in set(own["row"])]
             alt = f"{caption}: true against false positive rate of the attack on each model. The table has the numbers."
-            items.append(_image(caption, alt, roc.draw(own, order, labels), wide=True))
+            items.append(_image(caption, alt, roc.draw(own, order, labels, inputs.kinds), wide=True))
             items += _warnings([f"No ROC curve of {', '.join(gone)}: {MISSING}."] if gone else [])
     return [Part("ROC curves", items)] if items else []
 
@@ -199,7 +201,7 @@ def _identities(inputs: Inputs, points: pd.DataFrame, labels: Mapping[str, str])
         return [], ""
     known = [key for table in inputs.tables.values() for key, _ in settings_of(table)]
     settings = explorer.settings_in(points, known)
-    content, left_out = explorer.chart(points, settings=settings, labels=labels)
+    content, left_out = explorer.chart(points, settings=settings, labels=labels, kinds=inputs.kinds)
     words = f"The chart leaves out {left_out} of {len(points)} dots, by order of distance; the tables have them all."
     parts = [Part("", [{"type": "explorer"}, *([{"type": "text", "text": words}] if left_out else [])])]
     for key in settings:
@@ -207,11 +209,11 @@ def _identities(inputs: Inputs, points: pd.DataFrame, labels: Mapping[str, str])
         note = "Mean over identities and seeds in points; Spearman correlation [95% interval]."
         items = _warnings(explorer.absent(own, labels, inputs.seeds))
         items.append(_table(f"Identities, {title}", explorer.correlations(own, labels), note=note))
-        parts += [Part(title, items), Part("", _identity_figures(inputs, key, own), "pair")]
+        parts += [Part(title, items), Part("", _identity_figures(inputs, key, own, labels), "pair")]
     return parts, content
 
 
-def _identity_figures(inputs: Inputs, key: tuple[str, int], own: pd.DataFrame) -> list[Item]:
+def _identity_figures(inputs: Inputs, key: tuple[str, int], own: pd.DataFrame, labels: Mapping[str, str]) -> list[Item]:
     """Return the paper's figures 4 and 5 of a setting, for the best methods that have identities in every seed."""
     counts = own.groupby("method")["seed"].nunique()
     complete = set(counts[counts == len(inputs.seeds)].index)
@@ -224,7 +226,7 @@ def _identity_figures(inputs: Inputs, key: tuple[str, int], own: pd.DataFrame) -
             for which, words in (("forget", "Who is hard to forget"), ("retain", "Who is harmed")):
                 caption = f"{words}, {setting_name(*key)}: mean of the best methods"
                 alt = f"{caption}, against distance, with means of equal parts. The table has the correlations."
-                items.append(_image(caption, alt, by_distance(own, best, inputs.seeds, which)[0], wide=False))
+                items.append(_image(caption, alt, by_distance(own, best, inputs.seeds, which, labels)[0], wide=False))
             return items
     return []
 

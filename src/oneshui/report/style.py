@@ -1,6 +1,7 @@
 """Names, colours and sizes that every table and figure shares. Plain data: importing it loads no plotting library."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oneshui.config import TRAINED
@@ -76,23 +77,31 @@ RC: dict[Any, Any] = {
 }
 
 
-def colours_of(methods: Iterable[str]) -> dict[str, str]:
+def colours_of(methods: Iterable[str], kinds: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a colour for each method that stands out from white paper.
 
-    A method has its own colour. One that has none gets a spare one, in alphabetical order.
+    The first method of a kind has the kind's colour. The others get spare ones, in alphabetical order.
+
+    Args:
+        methods: of a figure, in its order.
+        kinds: of methods; one that is left out has the kind that it is called.
 
     Raises:
         ConfigError: there are more methods without a colour of their own than spare colours.
     """
     names = list(dict.fromkeys(methods))
-    others = sorted(name for name in names if name not in COLOURS)
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(kind_of(name, kinds), name)
+    own = {name: COLOURS[kind] for kind, name in first.items() if kind in COLOURS}
+    others = sorted(name for name in names if name not in own)
     if len(others) > len(_SPARE_COLOURS):
         raise ConfigError(
             f"a figure has {len(others)} methods without a colour of their own ({', '.join(others)}), allowed: "
             f"{len(_SPARE_COLOURS)}. Split the figure, or add colours to oneshui.report.style."
         )
     spare = dict(zip(others, _SPARE_COLOURS, strict=False))
-    return {name: legible(COLOURS.get(name) or spare[name], "light") for name in names}
+    return {name: legible(own.get(name) or spare[name], "light") for name in names}
 
 
 def legible(colour: str, theme: str) -> str:
@@ -131,8 +140,32 @@ def _luminance(rgb: Iterable[int]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def kind_of(method: str, kinds: Mapping[str, str] | None) -> str:
+    """Return the kind of a method. One that ``kinds`` leaves out, as trained models are, has the kind it is called."""
+    return (kinds or {}).get(method, method)
+
+
+def method_labels(
+    methods: Iterable[str], labels: Mapping[str, str] | None = None, kinds: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return what a table calls its methods in its column ``label``.
+
+    That is a method's own label; else the usual name of its kind, if no other method without a label has that kind;
+    else what the configuration calls it.
+
+    Args:
+        methods: of the table, trained models included.
+        labels: those that methods have of their own.
+        kinds: of methods; one that is left out has the kind that it is called.
+    """
+    names, own = list(methods), labels or {}
+    counts = Counter(kind_of(name, kinds) for name in names if not own.get(name))
+    usual = {name: METHOD_NAMES.get(kind_of(name, kinds), name) for name in names}
+    return {name: own.get(name) or (usual[name] if counts[kind_of(name, kinds)] == 1 else name) for name in names}
+
+
 def method_name(method: str) -> str:
-    """Return what a table calls a method in its column ``label``."""
+    """Return the usual name of a method."""
     return METHOD_NAMES.get(method, method)
 
 
@@ -143,7 +176,7 @@ def display_name(method: str, label: str | None = None) -> str:
 
 def figure_name(method: str, label: str | None = None) -> str:
     """Return ``display_name`` as matplotlib draws it: one short line without formulas."""
-    name = display_name(method, label)
+    name = " ".join(display_name(method, label).split())
     return (name if len(name) <= 30 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}").replace("$", r"\$")
 
 

@@ -15,9 +15,17 @@ import pandas as pd
 
 from oneshui.errors import ConfigError, DataError
 from oneshui.report.columns import COLUMNS, FLAGS, KEYS, NAMES, QUANTITIES
-from oneshui.report.numbers import Numbers, check_published, index_attacks, index_metrics, measure_of, published_of
-from oneshui.report.style import method_name
-from oneshui.runs import RETRAINED, Model, models_of
+from oneshui.report.numbers import (
+    Numbers,
+    check_published,
+    index_attacks,
+    index_metrics,
+    measure_of,
+    published_kinds,
+    published_of,
+)
+from oneshui.report.style import method_labels
+from oneshui.runs import RETRAINED, controls_of, models_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +45,8 @@ def make_table(
         metrics: METRICS rows of any number of models, in any order; rows that the table does not ask for are ignored.
         spec: ``{title, blocks: [{dataset, n}, ...], methods: [...], decimals, privacy}``; if it has them, ``published:
             {table, variants}`` names the published table that it stands beside and which of MetaUnlearn's variants a
-            method is there (one name, or one by ``DATASET/nN``), and ``labels`` how methods are written.
+            method is there (one name, or one by ``DATASET/nN``), ``labels`` how methods are written, and ``kinds`` what
+            methods are that are not called like their kind.
         published: published results, or None.
         attacks: what ``oneshui.report.attacks.summarise`` returned, for a privacy table.
         seeds: the seeds that every row must have.
@@ -57,10 +66,10 @@ def make_table(
     printed = spec.get("published")
     if published is not None and printed is not None:
         check_published(published, printed["table"])
-    labels = spec.get("labels") or {}
-    models = models_of(spec)
-    controls = [Model("pretrain", name, wrong_photos=True) for name in spec["methods"]]
-    rows = []
+    models, controls = models_of(spec), controls_of(spec, data_methods)
+    labels = method_labels((model.method_name for model in models), spec.get("labels"), spec.get("kinds"))
+    stands_for = published_kinds(spec)
+    rows: list[dict[str, Any]] = []
     for block in spec["blocks"]:
         dataset, n = str(block["dataset"]), int(block["n"])
         own = metrics[(metrics["dataset"] == dataset) & (metrics["n"] == n)]
@@ -70,9 +79,10 @@ def make_table(
             method = model.method_name
             beside = {}
             if published is not None and printed is not None:
-                beside = published_of(published, printed, dataset, n, method, measure)
+                kind = stands_for.get(method, method)
+                beside = published_of(published, printed, dataset, n, method, measure, kind=kind)
             numbers = Numbers(model, measure, seeds, found, *index_attacks(attacks, dataset, n, str(model)), beside)
-            keys = (dataset, n, method, labels.get(method) or method_name(method), measure, method in data_methods)
+            keys = (dataset, n, method, labels[method], measure, method in data_methods)
             rows.append(dict(zip(KEYS, (*keys, _complete(numbers, f"{method} on {dataset}, n = {n}")), strict=True)))
             rows[-1] |= values_of(numbers)
     table = pd.DataFrame(rows, columns=list(NAMES))
@@ -97,9 +107,18 @@ def settings_of(table: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame
     ]
 
 
+def in_blocks(table: pd.DataFrame, blocks: Sequence[Mapping[str, Any]] | None) -> pd.DataFrame:
+    """Return the rows of settings, in the order of ``blocks``; all rows where a figure asks for no blocks."""
+    if not blocks:
+        return table
+    chosen = [(table["dataset"] == block["dataset"]) & (table["n"] == block["n"]) for block in blocks]
+    found: pd.DataFrame = pd.concat([table[rows] for rows in chosen])
+    return found
+
+
 def _check_spec(spec: Mapping[str, Any], seeds: Sequence[int]) -> None:
     title, blocks = spec.get("title", "?"), spec.get("blocks", [])
-    missing = [key for key in ("title", "blocks", "methods", "privacy") if key not in spec]
+    missing = [key for key in ("title", "blocks", "methods", "decimals", "privacy") if key not in spec]
     missing += [f"blocks[{i}].{key}" for i, block in enumerate(blocks) for key in ("dataset", "n") if key not in block]
     if missing:
         raise ConfigError(f"table {title!r}: missing {', '.join(missing)}. Add it to the config.")

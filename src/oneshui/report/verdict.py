@@ -1,8 +1,9 @@
 """What a setting (dataset, n) says, in one or two short sentences from a table of cases.
 
-Nothing here knows which method is ours. A difference is called one only if its 95% interval, as it is printed, leaves
-out 0. An attack succeeds only if the interval of its AUC leaves out 50, the value of a guess; below 50 it recognises
-people by the opposite sign. What is missing is named and never guessed.
+Nothing here knows which method is ours. Methods that use the training data are not comparable: where a table has both,
+what is said of the others says so. A difference is called one only if its 95% interval, as it is printed, leaves out 0.
+An attack succeeds only if the interval of its AUC leaves out 50, the value of a guess; below 50 it recognises people by
+the opposite sign. What is missing is named and never guessed.
 """
 
 import math
@@ -12,16 +13,16 @@ from typing import Any
 import pandas as pd
 
 from oneshui.config import TRAINED
-from oneshui.report.columns import FLAGS, QUANTITIES, difference
+from oneshui.report.columns import FLAGS, GAIN, QUANTITIES, difference
 from oneshui.report.style import display_name
 
 Row = Mapping[Any, Any]
 
-_GAIN = "tow_minus_pretrain"
 _GUESS = 50.0
+_PHOTOS = "wrong_photos_minus_own"
 
 
-def verdict(rows: pd.DataFrame, *, n_seeds: int, decimals: int = 1) -> list[str]:
+def verdict(rows: pd.DataFrame, *, n_seeds: int, decimals: int) -> list[str]:
     """Return one or two sentences about a setting: what methods reach, then the first caveat that applies.
 
     Args:
@@ -51,23 +52,38 @@ def listed(parts: Iterable[str]) -> str:
 
 
 class Facts:
-    """Facts about a setting that cases ask for. ``rivals`` are the methods that do not use the training data."""
+    """Facts about a setting that cases ask for.
+
+    Attributes:
+        rivals: methods that do not use the training data and have a ToW in every seed.
+        with_data: the same of those that use it.
+        has_rivals: whether the table has methods that do not use it, with or without results.
+        among: what follows "method" or "methods" where only rivals are meant.
+    """
 
     def __init__(self, rows: pd.DataFrame, n_seeds: int, decimals: int) -> None:
         self.rows: list[Row] = [dict(row) for row in rows.to_dict("records")]
         self.of = {str(row["method"]): row for row in self.rows}
         self.n_seeds, self.decimals = n_seeds, decimals
         methods = [row for row in self.rows if row["method"] not in TRAINED]
-        known = [row for row in methods if not math.isnan(row[f"{_GAIN}_mean"])]
-        self.has_rivals = any(not row["access_to_data"] for row in methods)
+        known = [row for row in methods if not math.isnan(row[f"{GAIN}_mean"])]
+        asked = [row for row in methods if not row["access_to_data"]]
+        self.has_rivals = bool(asked)
         self.rivals = [row for row in known if not row["access_to_data"]]
         self.with_data = [row for row in known if row["access_to_data"]]
+        self.among = " without the training data" if len(asked) < len(methods) else ""
+        #: the same where rivals are counted, of which some may have no results
+        self.counted = self.among + (" with results" if len(self.rivals) < len(asked) else "")
         #: what there is to forget: points of the measure on forget images, as printed; NaN if a model is missing
         self.gap = self.printed(self.value("pretrain", "forget_mean") - self.value("retrain", "forget_mean"))
         #: ToW between the original and the second retrained model, points
         self.room = self.printed(self.value("ceiling", "tow_mean") - self.value("pretrain", "tow_mean"))
         self.attacked = [row for row in methods if self.area_side(row) is not None]
         self.recognised = [row for row in self.attacked if self.area_side(row)]
+        self.probed = [row for row in methods if self.side(row, "refit_forget_minus_retrain") is not None]
+        self.remembering = [row for row in self.probed if self.side(row, "refit_forget_minus_retrain") == 1]
+        floor = float(self.of["retrain"]["streisand_auc_high"]) if "retrain" in self.of else math.nan
+        self.pointing = [row for row in methods if self.printed(float(row["streisand_auc_low"])) > self.printed(floor)]
 
     def value(self, model: str, column: str) -> float:
         return float(self.of[model][column]) if model in self.of else math.nan
@@ -77,9 +93,21 @@ class Facts:
 
     def on_side(self, rows: Sequence[Row], side: int) -> list[Row]:
         """Return rows whose difference to the original model lies on one side of 0, the largest first."""
-        ends = ((row, float(row[f"{_GAIN}_mean"]), float(row[f"{_GAIN}_ci95"])) for row in rows)
-        found = [row for row, mean, half in ends if side_of(mean - half, mean + half, self.decimals) == side]
-        return sorted(found, key=lambda row: -side * float(row[f"{_GAIN}_mean"]))
+        found = [row for row in rows if self.side(row, GAIN) == side]
+        return sorted(found, key=lambda row: -side * float(row[f"{GAIN}_mean"]))
+
+    def side(self, row: Row, key: str) -> int | None:
+        """Return on which side of 0 a difference lies; None where it has no interval."""
+        mean, half = float(row[f"{key}_mean"]), float(row[f"{key}_ci95"])
+        return side_of(mean - half, mean + half, self.decimals)
+
+    def careless(self) -> list[Row]:
+        """Return the better methods that wrong photos serve as well.
+
+        Their interval says no loss, and the means no loss of half of the gain: a wide interval alone proves nothing.
+        """
+        better = [row for row in self.on_side(self.rivals, 1) if self.side(row, _PHOTOS) in (0, 1)]
+        return [row for row in better if float(row[f"{_PHOTOS}_mean"]) > -0.5 * float(row[f"{GAIN}_mean"])]
 
     def area_side(self, row: Row | None) -> int | None:
         """Return on which side of a guess the AUC of the attack lies; None where there is none."""
@@ -111,30 +139,55 @@ def _names(rows: Sequence[Row]) -> str:
     return listed(str(row["label"]) for row in rows)
 
 
+def _are(rows: Sequence[Row]) -> str:
+    return f"{_names(rows)} {'is' if len(rows) == 1 else 'are'}"
+
+
+def _of_methods(some: Sequence[Row], of: Sequence[Row], kind: str = "methods") -> str:
+    """Return "1 of 2 methods", or the name where there is one."""
+    return f"{len(some)} of {len(of)} {kind}" if len(of) > 1 else _names(some)
+
+
+def _with_data(facts: Facts) -> str:
+    """Return what follows a sentence about rivals of which none is better: which methods with the data are better."""
+    found = facts.on_side(facts.with_data, 1)
+    return f", but with the data {_are(found)} better (not comparable)" if found else ""
+
+
 def _better(facts: Facts) -> str:
     best, *others = facts.on_side(facts.rivals, 1)
-    gain = difference(best, _GAIN, facts.decimals)
+    gain = difference(best, GAIN, facts.decimals)
     if not others:
         return f"{best['label']} is better than the original model: {gain} points of ToW."
-    count = f"{1 + len(others)} of {len(facts.rivals)} methods are better than the original model"
+    count = (
+        f"{_of_methods([best, *others], facts.rivals, f'methods{facts.counted}')} are better than the original model"
+    )
     return f"{count}, most of all {best['label']}: {gain} points of ToW."
 
 
 def _worse(facts: Facts) -> str:
-    found = facts.on_side(facts.rivals, -1)
-    return f"No method is better than the original model; {_names(found)} {'is' if len(found) == 1 else 'are'} worse."
+    found = _are(facts.on_side(facts.rivals, -1))
+    return f"No method{facts.among} is better than the original model; {found} worse{_with_data(facts)}."
 
 
-def _with_data(facts: Facts) -> str:
+def _alike(facts: Facts) -> str:
+    tow = facts.printed(float(facts.rivals[0]["tow_mean"]))
+    return f"All methods{facts.counted} have the same ToW, {tow:.{facts.decimals}f}%{_with_data(facts)}."
+
+
+def _only_with_data(facts: Facts) -> str:
     found = facts.on_side(facts.with_data, 1)
     return f"Only methods that use the training data beat the original model (not comparable): {_names(found)}."
 
 
+def _photos(facts: Facts) -> str:
+    found = facts.careless()
+    some = "" if len(found) == len(facts.on_side(facts.rivals, 1)) else f" to {_names(found)}"
+    return f"The photo does not matter{some}: wrong photos do as well."
+
+
 def _attack(facts: Facts) -> str:
-    k, n = len(facts.recognised), len(facts.attacked)
-    if not k:
-        return "The attack works on the original model, but not clearly after any method."
-    where = f"{k} of {n} methods" if n > 1 else _names(facts.attacked)
+    where = _of_methods(facts.recognised, facts.attacked)
     return f"The attack still recognises the forget images after {where}."
 
 
@@ -145,28 +198,41 @@ RESULTS: tuple[Case, ...] = (
     ("no reference", lambda s: math.isnan(s.gap),
      lambda s: "The original or the retrained model has no result, so nothing can be compared."),
     ("nothing to forget", lambda s: s.gap <= 0,
-     lambda s: "There is nothing to forget: on forget images the original model is no better than the retrained one."),
+     lambda s: "In these seeds there is nothing to forget: on forget images the original model is no better than the "
+     "retrained one."),
     ("no results", lambda s: not s.rivals and not s.with_data, lambda s: "No method has results in every seed."),
-    ("one seed", lambda s: s.n_seeds == 1,
-     lambda s: "There is one seed and so no interval: no method can be called better or worse."),
     ("only methods with data", lambda s: not s.has_rivals,
      lambda s: "All methods use the training data (not comparable)."),
+    ("no results without data", lambda s: not s.rivals,
+     lambda s: f"No method without the training data has results in every seed{_with_data(s)}."),
+    ("one seed", lambda s: s.n_seeds == 1,
+     lambda s: "There is one seed and so no interval: no method can be called better or worse."),
     ("better", lambda s: s.on_side(s.rivals, 1), _better),
     ("worse", lambda s: s.on_side(s.rivals, -1), _worse),
-    ("alike", lambda s: s.alike(),
-     lambda s: f"All methods have the same ToW, {s.printed(float(s.rivals[0]['tow_mean'])):.{s.decimals}f}%."),
-    ("better with data", lambda s: s.on_side(s.with_data, 1), _with_data),
-    ("no difference", lambda s: True, lambda s: "No method is better than the original model beyond noise."),
+    ("alike", lambda s: s.alike(), _alike),
+    ("better with data", lambda s: s.on_side(s.with_data, 1), _only_with_data),
+    ("no difference", lambda s: True,
+     lambda s: f"No method{s.among} is better than the original model beyond noise."),
 )  # fmt: skip
 
-#: what is said next, if anything
+#: what is said next, if anything; the heaviest first: what voids the first sentence, then what was not forgotten, then
+#: what an attack cannot tell
 CAVEATS: tuple[Case, ...] = (
     ("problems", lambda s: s.problems(), lambda s: f"Problems: {listed(s.problems())}."),
+    ("photos do not matter", lambda s: s.careless(), _photos),
     ("no room", lambda s: s.room <= 0,
-     lambda s: "ToW cannot show progress: the second retrained model is no nearer than the original model."),
+     lambda s: "The second retrained model is no nearer than the original model: noise is as large as what there is to "
+     "gain."),
     ("attack on never seen", lambda s: s.area_side(s.of.get("retrain")),
      lambda s: "The attack is unreliable: it also works on the retrained model, which never saw the images."),
+    ("attack works", lambda s: s.area_side(s.of.get("pretrain")) and s.recognised, _attack),
+    ("streisand", lambda s: s.pointing,
+     lambda s: f"Large losses point at the forget images after {_names(s.pointing)}, more than in the retrained "
+     "model."),
+    ("features know", lambda s: s.remembering,
+     lambda s: f"The features still know the forget images after {_of_methods(s.remembering, s.probed)}."),
     ("attack fails", lambda s: s.area_side(s.of.get("pretrain")) == 0,
      lambda s: "The attack is inconclusive: it fails even on the original model."),
-    ("attack works", lambda s: s.area_side(s.of.get("pretrain")) and s.attacked, _attack),
+    ("attack finds nothing", lambda s: s.area_side(s.of.get("pretrain")) and s.attacked,
+     lambda s: "The attack works on the original model, but not clearly after any method."),
 )  # fmt: skip

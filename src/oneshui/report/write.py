@@ -56,8 +56,8 @@ def grid(rows: pd.DataFrame, columns: Sequence[Column], decimals: int) -> Grid:
     return [head, *([name_of(row), *(_cell(row, each, decimals, ranks) for each in columns)] for row in records)]
 
 
-def ablation(table: pd.DataFrame, decimals: int) -> Grid:
-    """Return a grid with a row per model and a column per setting: ToW."""
+def ablation(table: pd.DataFrame, decimals: int, *, published: bool) -> Grid:
+    """Return a grid with a row per model and a column per setting: ToW, with the published value if there are some."""
     settings = settings_of(table)
     (tow,) = (column for column in COLUMNS if column.key == "tow")
     ranks = {setting: ranks_of(rows, decimals) for setting, rows in settings}
@@ -65,7 +65,8 @@ def ablation(table: pd.DataFrame, decimals: int) -> Grid:
     for _, own in table[table["method"] != "retrain"].groupby("method", sort=False):
         rows = own.to_dict("records")
         cells = [_cell(row, tow, decimals, ranks[str(row["dataset"]), int(row["n"])]) for row in rows]
-        lines.append([name_of(rows[0]), *(Cell(each.text, each.published or "none", each.rank) for each in cells)])
+        none = "none" if published else ""
+        lines.append([name_of(rows[0]), *(Cell(each.text, each.published or none, each.rank) for each in cells)])
     return lines
 
 
@@ -93,10 +94,13 @@ def ranks_of(rows: pd.DataFrame, decimals: int) -> dict[str, int]:
 
 
 def warnings_of(rows: pd.DataFrame, n_seeds: int, *, privacy: bool) -> list[str]:
-    """Return what failed or is missing in a setting, one sentence each."""
+    """Return what failed or is missing, one sentence each; where rows are of several settings, a sentence names its."""
     lines = []
+    several = len(settings_of(rows)) > 1
     for row in rows.to_dict("records"):
         name = name_of(row).text
+        if several:
+            name = f"{setting_name(str(row['dataset']), int(row['n']))}: {name}"
         for flag, words in FLAGS.items():
             if not pd.isna(row[flag]) and row[flag] > 0:
                 lines.append(f"{name} {words} in {int(row[flag])} of {n_seeds} seeds.")
@@ -111,11 +115,13 @@ def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:
     """Return how the numbers of a part of a table are to be read."""
     if view == "results":
         seeds = f"Mean \N{PLUS-MINUS SIGN} standard deviation over {n_seeds} seeds, [95% interval] paired by seed."
-        return (
+        words = (
             f"{seeds if n_seeds > 1 else 'One seed: no spread and no interval.'} ToW is the nearness to the retrained "
-            "model; 100 is best. Bold and underlined: the best and second best of the methods that do not use the "
-            "training data."
+            "model; 100 is best."
         )
+        if (~rows["access_to_data"].astype(bool) & ~rows["method"].isin(TRAINED) & rows["tow_mean"].notna()).any():
+            words += " Bold and underlined: the best and second best of the methods that do not use the training data."
+        return words
     if view == "attacks":
         counts = rows[["members", "non_members", "smallest_fpr"]].dropna().drop_duplicates()
         if counts.empty:
@@ -145,14 +151,15 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
         spec: the same specification.
         seeds: the same seeds.
     """
-    decimals, count, privacy = int(spec.get("decimals", 1)), len(seeds), bool(spec["privacy"])
-    lines = [f"# {spec['title']}"]
+    decimals, count, privacy = int(spec["decimals"]), len(seeds), bool(spec["privacy"])
+    lines = [f"# {_plain(str(spec['title']))}"]
     if spec.get("layout") == "tow":
-        lines += [_markdown(ablation(table, decimals)), f"ToW in percent. {note_of('results', table, count)} {_BESIDE}"]
+        printed = bool(spec.get("published"))
+        lines += [_markdown(ablation(table, decimals, published=printed)), _tow_note(table, count, printed)]
         return _paragraphs([*lines, _bullets(warnings_of(table, count, privacy=False))])
     for setting, rows in settings_of(table):
-        lines.append(f"## {setting_name(*setting)} ({unit_of(rows)})")
-        lines.append(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))
+        lines.append(f"## {_plain(setting_name(*setting))} ({_plain(unit_of(rows))})")
+        lines.append(_START.sub(r"\1\\\2", _plain(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))))
         for heading, views in _parts(privacy):
             lines += [heading and f"### {heading}", _markdown(grid(rows, columns_of(table, *views), decimals))]
             lines.append(_note(heading, views, rows, count))
@@ -161,6 +168,15 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
 
 
 _BESIDE = "In brackets: the published value."
+#: what Markdown reads as a mark wherever it stands, a link, or a character by its name
+_MARKS = re.compile(r"[\\`*_<>$#|~]|(?<=\])\(|&(?=#?\w+;)")
+#: what it reads as the start of a list
+_START = re.compile(r"^(\d*)([-+.)])(?=\s)")
+
+
+def _plain(text: str) -> str:
+    """Return text as Markdown that shows it as it is, in one line."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _parts(privacy: bool) -> list[tuple[str, tuple[str, ...]]]:
@@ -170,6 +186,10 @@ def _parts(privacy: bool) -> list[tuple[str, tuple[str, ...]]]:
 def _note(heading: str, views: Sequence[str], rows: pd.DataFrame, count: int) -> str:
     beside = not heading and rows["published_tow"].notna().any()
     return note_of(views[0], rows, count) + (f" {_BESIDE}" if beside else "")
+
+
+def _tow_note(table: pd.DataFrame, count: int, published: bool) -> str:
+    return f"ToW in percent. {note_of('results', table, count)}" + (f" {_BESIDE}" if published else "")
 
 
 def _paragraphs(parts: Sequence[str]) -> str:
@@ -183,12 +203,13 @@ def unit_of(rows: pd.DataFrame) -> str:
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- **Warning**: {line}" for line in lines)
+    return "\n".join(f"- **Warning**: {_plain(line)}" for line in lines)
 
 
 def _markdown(lines: Grid) -> str:
     def cell(each: Cell) -> str:
-        text = {1: f"**{each.text}**", 2: f"<u>{each.text}</u>"}.get(each.rank, each.text).replace("|", "\\|")
+        text = _plain(each.text)
+        text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(each.rank, text)
         return text + "".join(f" ({more})" for more in (each.mark, each.published) if more)
 
     head, *body = [[cell(each) for each in line] for line in lines]
@@ -196,30 +217,35 @@ def _markdown(lines: Grid) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
 
 
-def to_latex(table: pd.DataFrame, spec: Mapping[str, Any]) -> str:
+def to_latex(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence[int]) -> str:
     r"""Return the table for LaTeX with booktabs: a ``table`` each for results, attacks and controls.
+
+    Below each stands what failed or is missing: they may come to stand on different pages.
 
     Args:
         table: what ``oneshui.report.tables.make_table`` returned.
         spec: the same specification.
+        seeds: the same seeds.
     """
-    decimals, title = int(spec.get("decimals", 1)), str(spec["title"])
-    seeds = int(table["n_seeds"].max()) if table["n_seeds"].notna().any() else 0
+    decimals, title = int(spec["decimals"]), str(spec["title"])
+    count, privacy = len(seeds), bool(spec["privacy"])
     if spec.get("layout") == "tow":
-        head, *body = ablation(table, decimals)
-        return _latex(f"{title}. ToW in percent. {_note('', ['results'], table, seeds)}", head, [("", body)])
-    parts = []
-    for heading, views in _parts(bool(spec["privacy"])):
+        printed = bool(spec.get("published"))
+        head, *body = ablation(table, decimals, published=printed)
+        warnings = warnings_of(table, count, privacy=False)
+        return _latex(f"{title}. {_tow_note(table, count, printed)}", head, [("", body)], warnings)
+    parts, warnings = [], warnings_of(table, count, privacy=privacy)
+    for heading, views in _parts(privacy):
         columns, blocks = columns_of(table, *views), []
         for setting, rows in settings_of(table):
             head, *body = grid(rows, columns, decimals)
             blocks.append((f"{setting_name(*setting)} ({unit_of(rows)})", body))
-        words = [f"{title}.", heading, _note(heading, views, table, seeds)]
-        parts.append(_latex(" ".join(word for word in words if word), head, blocks))
+        words = [f"{title}.", heading, _note(heading, views, table, count)]
+        parts.append(_latex(" ".join(word for word in words if word), head, blocks, warnings))
     return "\n".join(parts)
 
 
-def _latex(caption: str, head: Sequence[Cell], blocks: Sequence[tuple[str, Grid]]) -> str:
+def _latex(caption: str, head: Sequence[Cell], blocks: Sequence[tuple[str, Grid]], warnings: Sequence[str]) -> str:
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -235,8 +261,13 @@ def _latex(caption: str, head: Sequence[Cell], blocks: Sequence[tuple[str, Grid]
             lines += [rf"    \multicolumn{{{len(head)}}}{{c}}{{{_escape(title)}}} \\", r"    \midrule"]
         for name, *cells in rows:
             mark = f" ({name.mark})" if name.mark else ""
-            lines.append(f"    {' & '.join([_escape(name.text + mark), *map(_latex_cell, cells)])} \\\\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+            # after the end of a row LaTeX takes [ for an argument and * for a part of the command
+            first = re.sub(r"^[\[*]", r"{\g<0>}", _escape(name.text + mark))
+            lines.append(f"    {' & '.join([first, *map(_latex_cell, cells)])} \\\\")
+    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    if warnings:
+        lines.append(rf"  \par\smallskip\footnotesize\raggedright Warning: {_escape(' '.join(warnings))}\par")
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -258,4 +289,5 @@ def _numbers(text: str) -> str:
 def _escape(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u00b1": r"$\pm$"}
     special |= {each: "\\" + each for each in "&%$#_{}"}
-    return "".join(special.get(each, each) for each in text)
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    return "".join(special.get(each, each) for each in " ".join(text.split()))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from oneshui.errors import ConfigError
 from oneshui.report.figures.hardest import hardest
 from oneshui.report.figures.save import save_figure
 from oneshui.report.identities import hardest_identities, identity_points
@@ -21,7 +20,6 @@ def make_faces_figure(
     output_png: str | Path,
     output_csv: str | Path,
     *,
-    name: str,
     spec: Mapping[str, Any],
 ) -> None:
     """Write a figure of the identities whose photo is least like their other images. It shows faces.
@@ -33,15 +31,12 @@ def make_faces_figure(
         output_pdf: the figure for a paper.
         output_png: the figure for a screen.
         output_csv: identities and distances.
-        name: name of the figure in the config, for error messages.
-        spec: ``blocks`` with one dataset and n; ``show_faces`` must be true.
+        spec: ``blocks`` with one dataset and n. Whether faces may be shown is asked before a job is planned
+            (``oneshui.inputs.Results.faces_inputs``).
 
     Raises:
-        ConfigError: nobody asked to see faces.
         DataError: an input is damaged, or nobody is there to show.
     """
-    if not spec.get("show_faces"):
-        raise ConfigError(f"figure {name!r} shows faces. Set its show_faces: true if you may show them.")
     (block,) = spec["blocks"]
     points = identity_points(read_table(path, IDENTITIES) for path in identity_paths)
     chosen = hardest_identities(points, str(block["dataset"]), int(block["n"]))

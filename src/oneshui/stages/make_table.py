@@ -55,4 +55,4 @@ def make_table(
     write_text(output_csv, tables.to_csv(table))
     write_text(output_tidy, tables.to_tidy_csv(table))
     write_text(output_md, to_markdown(table, spec, seeds=seeds))
-    write_text(output_tex, to_latex(table, spec))
+    write_text(output_tex, to_latex(table, spec, seeds=seeds))

@@ -1,6 +1,7 @@
 """Attacks over seeds: the tidy summary, the columns of tables, and ROC curves."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from oneshui.errors import DataError
 from oneshui.metrics.roc import auc, tpr_at_fpr
 from oneshui.report.attacks import COLUMNS, summarise
 from oneshui.report.columns import NAMES
-from oneshui.report.figures.roc import draw, roc_curves, steps
+from oneshui.report.figures.roc import draw, from_files, roc_curves, steps
 from oneshui.report.numbers import Numbers, index_attacks
 from oneshui.report.tables import make_table
 from oneshui.report.tables import values_of as values_of_model
 from oneshui.report.write import to_latex, to_markdown
 from oneshui.runs import Model
-from oneshui.schemas import METRICS
+from oneshui.schemas import ATTACK, METRICS, write_table
 
 SEEDS = [0, 1]
 SPEC: dict[str, Any] = {
@@ -157,7 +158,7 @@ def test_privacy_in_print() -> None:
     scrub = next(line for line in controls if line.startswith("| SCRUB")).split(" | ")
     assert scrub[3] == "-" and scrub[5] == "- |"
     assert "80 forget against 520 test images" in text
-    latex = to_latex(table, SPEC)
+    latex = to_latex(table, SPEC, seeds=SEEDS)
     assert "AUC & TPR at 0.01\\% FPR" in latex and f"${columns['rmia_auc']:.1f}$ [" in latex
     for part in latex.split(r"\begin{table}")[1:]:
         counts = {line.count(" & ") for line in part.splitlines() if " & " in line}
@@ -172,7 +173,7 @@ def test_what_is_missing_is_called_missing() -> None:
     assert "- **Warning**: SSD has no attack in every seed: it or its reference diverged." in text
     row = next(line for line in text.split("### Controls")[1].splitlines() if line.startswith("| SSD"))
     assert row.startswith("| SSD | missing | missing | 67.5 \u00b1 0.7 | missing |")
-    assert "& missing & missing &" in to_latex(table, SPEC)
+    assert "& missing & missing &" in to_latex(table, SPEC, seeds=SEEDS)
 
 
 def test_roc_curve_has_the_counted_points_and_their_band() -> None:
@@ -217,3 +218,18 @@ def test_a_model_without_a_curve_in_a_setting_gets_a_panel_that_says_so() -> Non
     figure = draw(pd.concat([points, other]), ["pretrain", "pretrain/ssd"], {"ssd": "Own name"})
     assert [axes.get_title() for axes in figure.get_axes()] == ["Own name"] * 2
     assert [text.get_text() for axes in figure.get_axes() for text in axes.texts] == ["missing"]
+
+
+def test_curves_are_of_the_blocks_of_the_figure_and_called_by_their_labels(tmp_path: Path) -> None:
+    paths = []
+    for n in (2, 3):
+        for seed in SEEDS:
+            for model in ("pretrain", "pretrain/ssd", "pretrain/own"):
+                frame, meta = attack(seed, model, n=n)
+                paths.append(tmp_path / f"{len(paths)}.parquet")
+                write_table(paths[-1], frame[list(ATTACK.columns)], ATTACK, meta)
+    spec = {"blocks": [{"dataset": "toy", "n": 3}], "labels": {"ssd": "Ours"}, "kinds": {"ssd": "ssd", "own": "jit"}}
+    rows = ["pretrain", "retrain", "pretrain/ssd", "pretrain/own"]
+    figure, points = from_files(paths, spec=spec, rows=rows, seeds=SEEDS)
+    assert set(points["n"]) == {3}
+    assert [axes.get_title() for axes in figure.axes] == ["Ours", "JiT"]

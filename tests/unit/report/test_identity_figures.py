@@ -274,3 +274,10 @@ def test_pixels_that_do_not_fit_are_one_error() -> None:
             hardest(chosen(2), [(photo, images), wrong])
     with pytest.raises(DataError, match="identity 40 has a photo"):
         hardest(chosen(1), [(photo[:2], images[:, :2])])
+
+
+def test_a_panel_calls_methods_by_their_labels() -> None:
+    points = identity_points([identities(0, "ssd"), identities(0, "jit")])
+    setting = (str(points["dataset"].iloc[0]), int(points["n"].iloc[0]))
+    figure, _ = by_distance(points, {setting: ["ssd", "jit"]}, [0], "forget", {"ssd": "Ours"})
+    assert figure.axes[0].texts[0].get_text().startswith("mean of Ours, JiT")

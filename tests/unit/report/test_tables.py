@@ -121,7 +121,7 @@ def test_one_seed_has_no_spread() -> None:
     markdown = to_markdown(built(seeds=[1]), SPEC, seeds=[1])
     assert "| SSD | 85.0 | 50.0 | 80.0 | 96.0 | +2.0 |" in markdown
     assert "\u00b1" not in markdown
-    assert "$96.0$" in to_latex(built(seeds=[1]), SPEC)
+    assert "$96.0$" in to_latex(built(seeds=[1]), SPEC, seeds=[1])
 
 
 def test_the_order_of_metrics_does_not_matter() -> None:
@@ -196,7 +196,9 @@ def test_a_missing_seed_is_never_averaged_away(caplog: pytest.LogCaptureFixture)
     markdown = to_markdown(table, SPEC, seeds=SEEDS)
     assert "| SSD | missing | missing | missing | missing | missing | - | missing |" in markdown
     assert "SSD has complete results for 2 of 3 seeds" in markdown
-    assert r"SSD & missing & missing & missing & missing & missing & -- & missing \\" in to_latex(table, SPEC)
+    assert r"SSD & missing & missing & missing & missing & missing & -- & missing \\" in to_latex(
+        table, SPEC, seeds=SEEDS
+    )
 
 
 def test_one_missing_number_leaves_the_others() -> None:
@@ -271,7 +273,7 @@ def test_latex_says_what_is_published_and_how_far_that_is() -> None:
         2,
         1.5,
     )
-    text = to_latex(table, SPEC)
+    text = to_latex(table, SPEC, seeds=SEEDS)
     assert r"$96.0{\pm}3.0$ ($90.0{\pm}2.0$) & " in text and r" & $+1.5$ std \\" in text
     assert "In brackets: the published value." in text
     (pgu,) = (line for line in text.splitlines() if "PGU" in line)
@@ -279,7 +281,7 @@ def test_latex_says_what_is_published_and_how_far_that_is() -> None:
 
 
 def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
-    text = to_latex(built(), SPEC)
+    text = to_latex(built(), SPEC, seeds=SEEDS)
     # scrub has 99.0 but needs the data
     assert re.findall(r"\\mathbf\{(.*?)\}\$", text) == [r"98.5{\pm}1.0"]
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"97.0{\pm}0.0"]
@@ -296,7 +298,7 @@ def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> Non
     assert (row["precompute_s"], row["precompute_peak_mb"], row["unlearn_s"], row["unlearn_peak_mb"]) == (
         11.0, 900.0, 0.5, 700.0
     )  # fmt: skip
-    assert r"& $11$ s, $900$ MB & $0.5$ s, $700$ MB \\" in to_latex(built(), SPEC)
+    assert r"& $11$ s, $900$ MB & $0.5$ s, $700$ MB \\" in to_latex(built(), SPEC, seeds=SEEDS)
     metrics = metric_table()
     part = metrics[~((metrics["metric"] == "seconds") & (metrics["seed"] == 1))]
     assert math.isnan(built(part).set_index("method").loc["pgu", "unlearn_s"])
@@ -305,7 +307,7 @@ def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> Non
 def test_numbers_that_print_alike_share_a_rank() -> None:
     metrics = metric_table()
     metrics.loc[(metrics["method"] == "pgu") & (metrics["metric"] == "tow"), "value"] = 0.9852
-    text = to_latex(built(metrics), SPEC)
+    text = to_latex(built(metrics), SPEC, seeds=SEEDS)
     assert text.count(r"\mathbf") == 2
     assert re.findall(r"\\underline\{(.*?)\}\$", text) == [r"96.0{\pm}3.0"]
 
@@ -313,7 +315,7 @@ def test_numbers_that_print_alike_share_a_rank() -> None:
 def test_pretrain_is_never_the_best_method() -> None:
     metrics = metric_table()
     metrics.loc[(metrics["method"] == "pretrain") & (metrics["metric"] == "tow"), "value"] = 1.0
-    assert re.findall(r"(\w+) & .*mathbf", to_latex(built(metrics), SPEC)) == ["MetaUnlearn"]
+    assert re.findall(r"(\w+) & .*mathbf", to_latex(built(metrics), SPEC, seeds=SEEDS)) == ["MetaUnlearn"]
 
 
 def test_a_difference_of_nothing_has_no_minus() -> None:
@@ -330,10 +332,10 @@ def test_two_blocks_are_two_tables() -> None:
     assert list(table["measure"]) == ["map"] * 6 + ["accuracy"] * 6
     markdown = to_markdown(table, spec, seeds=SEEDS)
     assert "## MUFAC, 1 identity (accuracy, %)" in markdown
-    assert to_latex(table, spec).count(r"\multicolumn") == 2
+    assert to_latex(table, spec, seeds=SEEDS).count(r"\multicolumn") == 2
 
 
-@pytest.mark.parametrize("key", ["title", "blocks", "methods"])
+@pytest.mark.parametrize("key", ["title", "blocks", "methods", "decimals"])
 def test_an_incomplete_specification_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"missing {key}"):
         built(spec={name: value for name, value in SPEC.items() if name != key})
@@ -364,6 +366,18 @@ def test_damaged_published_results_are_refused() -> None:
         built(published=pd.concat([published(), published().head(1)]))
 
 
+def test_published_numbers_stand_beside_the_published_kind() -> None:
+    kinds = {"ssd": "jit", "pgu": "ssd"}
+    table = built(spec={**SPEC, "kinds": kinds}, published=published())
+    own = published().query("table == 1 and dataset == 'celebahq' and n_identities == 20 and metric == 'tow'")
+    tow = own.set_index("method")["mean"]
+    assert row_of(table, "ssd")["published_tow"] == tow["jit"] and row_of(table, "ssd")["label"] == "JiT"
+    assert row_of(table, "pgu")["published_tow"] == tow["ssd"]
+    table = built(spec={**SPEC, "kinds": {"pgu": "ssd"}}, published=published())
+    assert row_of(table, "ssd")["published_tow"] == tow["ssd"]
+    assert math.isnan(row_of(table, "pgu")["published_tow"])  # a variant of our own
+
+
 def test_a_variant_is_held_against_its_own_published_number() -> None:
     variants = {"ssd": "first", "pgu": {"celebahq/n20": "second", "celebahq/n50": "first"}}
     spec = {**SPEC, "published": {"table": 5, "variants": variants}}
@@ -389,7 +403,7 @@ def test_ablation_has_a_row_per_method_and_a_column_per_block() -> None:
     assert f"| MetaUnlearn | **98.5 {pm} 1.0** (none) | missing (none) |" in lines
     assert not any(line.startswith("| Retrained") for line in lines)
     assert any("First & only has complete results for 2 of 3 seeds" in line for line in lines)
-    latex = to_latex(table, spec)
+    latex = to_latex(table, spec, seeds=SEEDS)
     assert r"First \& only & $96.0{\pm}3.0$ ($8.3{\pm}0.7$) & missing ($32.4{\pm}33.4$) \\" in latex
     assert latex.count(r"\mathbf") == latex.count(r"\underline") == 1
 
@@ -412,7 +426,12 @@ def test_stage_writes_the_four_files(tmp_path: Path) -> None:
     outputs = [tmp_path / name for name in ("table1.csv", "table1_tidy.csv", "table1.md", "table1.tex")]
     make_table_files(parts, PUBLISHED, None, *outputs, name="table1", spec=SPEC, seeds=SEEDS, data_methods=["scrub"])
     table = built(published=published())
-    expected = [to_csv(table), to_tidy_csv(table), to_markdown(table, SPEC, seeds=SEEDS), to_latex(table, SPEC)]
+    expected = [
+        to_csv(table),
+        to_tidy_csv(table),
+        to_markdown(table, SPEC, seeds=SEEDS),
+        to_latex(table, SPEC, seeds=SEEDS),
+    ]
     assert [path.read_text(encoding="utf-8") for path in outputs] == expected
 
 
@@ -445,3 +464,57 @@ def test_every_column_is_in_the_csv_once_and_can_be_printed() -> None:
 def test_every_card_has_a_section_with_the_formula() -> None:
     headings = re.findall(r"^#+ (.*)$", (PUBLISHED.parents[2] / "docs/metrics.md").read_text(encoding="utf-8"), re.M)
     assert len(cards()) > 10 and {card.title for card in cards()} <= set(headings)
+
+
+def test_latex_says_what_failed_and_of_how_many_seeds() -> None:
+    metrics = metric_table(saturated=1.0, blown_up=1.0)
+    table = built(metrics[metrics["seed"] != 2])
+    text = to_latex(table, SPEC, seeds=SEEDS)
+    assert r"Mean $\pm$ standard deviation over 3 seeds" in text
+    (note,) = (line for line in text.splitlines() if "Warning:" in line)
+    for words in ("saturated (its", "diverged (its", "in 1 of 3 seeds.", "SSD has complete results for 2 of 3 seeds."):
+        assert words in note
+    assert "Warning" not in to_latex(built(), SPEC, seeds=SEEDS)
+
+
+def test_a_warning_names_its_setting_where_a_table_has_several() -> None:
+    blocks = [{"dataset": "celebahq", "n": 20}, {"dataset": "celebahq", "n": 50}]
+    spec = {**SPEC, "blocks": blocks, "layout": "tow"}
+    table = built(pd.concat([metric_table(), metric_table(n=50, seeds=[0, 1])]), spec=spec)
+    words = "CelebA-HQ, 50 identities: SSD has complete results for 2 of 3 seeds."
+    assert words in to_markdown(table, spec, seeds=SEEDS) and words in to_latex(table, spec, seeds=SEEDS)
+    assert words in to_latex(table, {**SPEC, "blocks": blocks}, seeds=SEEDS)
+
+
+def test_a_table_beside_none_of_the_paper_has_no_brackets() -> None:
+    spec = {name: value for name, value in SPEC.items() if name != "published"} | {"layout": "tow"}
+    for text in (to_markdown(built(), spec, seeds=SEEDS), to_latex(built(), spec, seeds=SEEDS)):
+        assert "(none)" not in text and "rackets" not in text
+
+
+def test_bold_is_explained_only_where_a_number_can_be_bold() -> None:
+    spec = {**SPEC, "methods": ["scrub"]}
+    assert "Bold" not in to_markdown(built(spec=spec), spec, seeds=SEEDS)
+    assert "Bold" in to_markdown(built(), SPEC, seeds=SEEDS)
+
+
+def test_labels_and_titles_come_out_as_text() -> None:
+    spec = {**SPEC, "title": "A *b* #\n<i>", "labels": {"ssd": "a_b `c` $d$ |e| \\ [f](g) &amp; <h>", "pgu": "[*]"}}
+    text = to_markdown(built(spec=spec), spec, seeds=SEEDS)
+    assert text.splitlines()[0] == r"# A \*b\* \# \<i\>"
+    assert r"| a\_b \`c\` \$d\$ \|e\| \\ [f]\(g) \&amp; \<h\> | " in text
+    lost = built(without("ssd", 2), spec={**spec, "labels": {"ssd": "- x"}})
+    assert "**Warning**: - x has complete results" in to_markdown(lost, spec, seeds=SEEDS)
+    latex = to_latex(built(spec=spec), spec, seeds=SEEDS)
+    assert r"\caption{A *b* \# \textless{}i\textgreater{}. " in latex and "\n    {[}*] & " in latex
+
+
+def test_a_verdict_that_starts_with_a_dash_is_no_list() -> None:
+    metrics = metric_table()
+    metrics.loc[(metrics["method"] == "ssd") & (metrics["metric"] == "tow"), "value"] = 0.99
+    metrics.loc[(metrics["method"] == "pretrain") & (metrics["metric"] == "tow"), "value"] = 0.5
+    metrics.loc[(metrics["method"] == "retrain") & (metrics["split"] == "forget"), "value"] = 0.3
+    spec = {**SPEC, "methods": ["ssd"], "labels": {"ssd": "- x"}}
+    assert "\n\\- x is better than" in to_markdown(built(metrics, spec=spec), spec, seeds=SEEDS)
+    spec["labels"] = {"ssd": "1. x"}
+    assert "\n1\\. x is better than" in to_markdown(built(metrics, spec=spec), spec, seeds=SEEDS)

@@ -49,18 +49,17 @@ def draw(
     Args:
         inputs: what the kind needs.
         name: name of the figure in the config, for error messages.
-        spec: ``kind``, and ``blocks`` for hardness and harm.
+        spec: ``kind``, one of ``KINDS``; if it has them, ``blocks``, the settings of the table that are drawn, and
+            ``labels`` and ``kinds`` of methods, as ``oneshui.report.tables.make_table`` takes them.
         rows: models of the figure's table, in order.
         seeds: of the table.
 
     Raises:
-        ConfigError: the kind is unknown, or does not fit the inputs.
+        ConfigError: the kind needs inputs, and there are none.
         DataError: an input is damaged.
         CheckpointError: a model has no training history.
     """
-    kind = spec.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"figure {name!r}: kind is {kind!r}, allowed: {', '.join(KINDS)}")
+    kind = str(spec["kind"])
     if not inputs:
         raise ConfigError(f"figure {name!r}: {kind} needs {' and '.join(KINDS[kind].needs)}, but has no input")
     module = import_module(f"{__name__}.{KINDS[kind].module}")

@@ -23,7 +23,8 @@ from oneshui.report.style import (
     legend_columns,
     setting_name,
 )
-from oneshui.report.tables import read_csv
+from oneshui.report.tables import in_blocks, read_csv
+from oneshui.runs import Model
 from oneshui.schemas import METRICS, read_table
 
 _SPLITS = ("retain", "forget", "test")
@@ -36,7 +37,10 @@ def from_files(
     inputs: Sequence[str | Path], *, spec: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int]
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw the CSV of a table, then the metric files whose single seeds are shown as dots."""
-    return table_bars(read_csv(inputs[0]), _seed_values(inputs[1:]))
+    blocks = spec.get("blocks")
+    values = _seed_values(inputs[1:])
+    table = in_blocks(read_csv(inputs[0]), blocks)
+    return table_bars(table, values if values is None else in_blocks(values, blocks), spec.get("kinds"))
 
 
 def _seed_values(metrics_paths: Sequence[str | Path]) -> pd.DataFrame | None:
@@ -44,7 +48,7 @@ def _seed_values(metrics_paths: Sequence[str | Path]) -> pd.DataFrame | None:
     if not metrics_paths:
         return None
     metrics = pd.concat([read_table(path, METRICS)[0] for path in metrics_paths])
-    own = metrics["origin"] != "wrong_photos"
+    own = metrics["origin"] == metrics["method"].map(lambda name: Model.in_table(name).origin)
     chosen = metrics[own & metrics["metric"].isin([*MEASURES.values(), "tow"])]
     wide = chosen.assign(quantity=chosen["split"].where(chosen["metric"] != "tow", "tow")).pivot(
         index=["dataset", "n", "method", "seed"], columns="quantity", values="value"
@@ -52,7 +56,9 @@ def _seed_values(metrics_paths: Sequence[str | Path]) -> pd.DataFrame | None:
     return (100 * wide.reindex(columns=["retain", "forget", "test", "tow"])).reset_index()
 
 
-def table_bars(table: pd.DataFrame, seed_values: pd.DataFrame | None = None) -> tuple[Figure, pd.DataFrame]:
+def table_bars(
+    table: pd.DataFrame, seed_values: pd.DataFrame | None = None, kinds: Mapping[str, str] | None = None
+) -> tuple[Figure, pd.DataFrame]:
     """Return a figure of a result table, and the points in it.
 
     One row of panels per setting: bars of the measure on retain, forget and test images with the standard deviation
@@ -61,6 +67,7 @@ def table_bars(table: pd.DataFrame, seed_values: pd.DataFrame | None = None) -> 
     Args:
         table: what ``oneshui.report.tables.make_table`` returned, or its CSV read back.
         seed_values: dots for single seeds; columns dataset, n, method, seed, retain, forget, test, tow, in percent.
+        kinds: of the methods, for their colours.
 
     Returns:
         The figure, and the points: one row per bar or dot, in percent; ``seed`` is missing where ``value`` is a mean.
@@ -74,7 +81,11 @@ def table_bars(table: pd.DataFrame, seed_values: pd.DataFrame | None = None) -> 
     points = _bar_points(table, seed_values)
     settings = table.groupby(["dataset", "n"], sort=False)["measure"].first().reset_index().to_dict("records")
     methods = [str(name) for name in table["method"].unique()]
-    colours = colours_of(methods)
+    colours = colours_of(methods, kinds)
+    names = {
+        str(each): figure_name(str(each), str(label))
+        for each, label in zip(table["method"], table["label"], strict=True)
+    }
     with rc_context(RC):
         height = (0.75 + 0.13 * len(methods)) * len(settings) + 0.5
         figure = Figure(figsize=(DOUBLE_COLUMN, height), layout="constrained")
@@ -84,9 +95,9 @@ def table_bars(table: pd.DataFrame, seed_values: pd.DataFrame | None = None) -> 
             left.set_title(setting_name(str(setting["dataset"]), int(setting["n"])), loc="left", fontweight="bold")
             left.set_ylabel(f"{MEASURE_NAMES.get(str(setting['measure']), 'measure')} (%)")
             _draw_bars(left, chosen, colours)
-            _draw_tow(right, chosen, colours)
-        handles = [Patch(color=colours[name], label=figure_name(name)) for name in methods]
-        columns = legend_columns([figure_name(name) for name in methods], 4)
+            _draw_tow(right, chosen, colours, names)
+        handles = [Patch(color=colours[name], label=names[name]) for name in methods]
+        columns = legend_columns(list(names.values()), 4)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.0)
     return figure, points
 
@@ -127,7 +138,7 @@ def _draw_bars(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> 
     axes.grid(axis="y")
 
 
-def _draw_tow(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> None:
+def _draw_tow(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str], names: Mapping[str, str]) -> None:
     methods = [name for name in colours if name != "retrain"]
     for y, method in enumerate(methods):
         mean, std, dots = _values(points, method, "tow")
@@ -141,7 +152,7 @@ def _draw_tow(axes: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> N
         axes.plot(mean, y, "o", ms=5, color=colours[method])
         if method == "pretrain":
             axes.axvline(mean, color=colours[method], lw=0.8, ls=(0, (4, 2)), zorder=0)
-    axes.set_yticks(range(len(methods)), [figure_name(name) for name in methods])
+    axes.set_yticks(range(len(methods)), [names[name] for name in methods])
     axes.tick_params(axis="y", length=0)
     axes.set(ylim=(len(methods) - 0.4, -0.6), xlabel="ToW (%)")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

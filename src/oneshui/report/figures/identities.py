@@ -48,11 +48,16 @@ def from_files(
     settings = [(str(b["dataset"]), int(b["n"])) for b in blocks] if blocks else [key for key, _ in settings_of(table)]
     best = {setting: top_methods(table, *setting) for setting in settings}
     points = identity_points(read_table(path, IDENTITIES) for path in inputs[1:])
-    return by_distance(points, best, seeds, {"hardness": "forget", "harm": "retain"}[spec["kind"]])
+    labels = {str(name): str(label) for name, label in zip(table["method"], table["label"], strict=True)}
+    return by_distance(points, best, seeds, {"hardness": "forget", "harm": "retain"}[spec["kind"]], labels)
 
 
 def by_distance(
-    points: pd.DataFrame, top: Mapping[Setting, Sequence[str]], seeds: Sequence[int], which: str
+    points: pd.DataFrame,
+    top: Mapping[Setting, Sequence[str]],
+    seeds: Sequence[int],
+    which: str,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
     """Return figure 4 (forget identities) or 5 (retain identities), one panel per setting.
 
@@ -67,6 +72,7 @@ def by_distance(
         top: methods to average by setting, in the order of the panels; a setting without any is drawn as missing.
         seeds: the seeds that every method must have.
         which: ``forget`` or ``retain``.
+        labels: how methods are written, if not as usual.
 
     Returns:
         The figure, and what is drawn: one row per ``quantity`` ``identity`` (a point), ``bin`` (with ``std``),
@@ -101,7 +107,9 @@ def by_distance(
             found = {"spearman": spearman(own), "pearson": pearson(own)}
             part = _rows(own, found)
             outside |= _draw(axes, part, which)
-            words = textwrap.wrap(f"mean of {', '.join(figure_name(name) for name in methods)}", _LINE)
+            words = textwrap.wrap(
+                f"mean of {', '.join(figure_name(name, (labels or {}).get(name)) for name in methods)}", _LINE
+            )
             words += [f"{name.capitalize()} {correlation_text(each)}" for name, each in found.items()]
             axes.text(0, 1.02, "\n".join(words), transform=axes.transAxes, va="bottom", fontsize=7)
             axes.set_title(title.get_text(), loc="left", fontweight="bold", pad=5 + 9 * len(words))

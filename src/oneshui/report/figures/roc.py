@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 
 from oneshui.errors import DataError
 from oneshui.metrics.roc import clopper_pearson, roc_points
-from oneshui.report.style import DOUBLE_COLUMN, RC, colours_of, figure_name, setting_name
+from oneshui.report.style import DOUBLE_COLUMN, RC, colours_of, figure_name, method_labels, setting_name
 from oneshui.report.tables import settings_of
+from oneshui.runs import Model
 from oneshui.schemas import ATTACK, read_table
 
 #: of the points
@@ -34,8 +35,12 @@ def from_files(
     inputs: Sequence[str | Path], *, spec: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int]
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw attacks on single models."""
-    points = roc_curves((read_table(path, ATTACK) for path in inputs), seeds)
-    return draw(points, rows), points
+    blocks = [(block["dataset"], block["n"]) for block in spec.get("blocks") or ()]
+    attacks = (read_table(path, ATTACK) for path in inputs)
+    asked = (each for each in attacks if not blocks or (each[1]["dataset"], each[1]["n"]) in blocks)
+    points = roc_curves(asked, seeds)
+    labels = method_labels((Model.of(row).method_name for row in rows), spec.get("labels"), spec.get("kinds"))
+    return draw(points, rows, labels, spec.get("kinds")), points
 
 
 def roc_curves(attacks: Iterable[tuple[pd.DataFrame, Mapping[str, Any]]], seeds: Sequence[int]) -> pd.DataFrame:
@@ -72,7 +77,12 @@ def roc_curves(attacks: Iterable[tuple[pd.DataFrame, Mapping[str, Any]]], seeds:
     return pd.concat(curves, ignore_index=True)[list(COLUMNS)]
 
 
-def draw(points: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str] | None = None) -> Figure:
+def draw(
+    points: pd.DataFrame,
+    rows: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Figure:
     """Return a figure: one panel per setting and model.
 
     A panel has the model's curve with its 95% band, those of the original and the retrained model for comparison, and
@@ -83,13 +93,14 @@ def draw(points: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str] | 
         rows: models in the order of their panels; the compared ones are in every panel and get none. A model without a
             curve gets a panel that says so.
         labels: how methods are written, if not as usual.
+        kinds: of the methods, for their colours.
     """
     settings = settings_of(points)
     known = set(points["row"])
     shown = [row for row in rows if row not in COMPARED and row in known] or ["pretrain"]
     columns = min(_PANELS, len(shown))
     lines = -(-len(shown) // columns)
-    colours = colours_of([row.split("/")[-1] for row in [*COMPARED, *shown]])
+    colours = colours_of([Model.of(row).method_name for row in [*COMPARED, *shown]], kinds)
     with rc_context(RC):
         figure = Figure(figsize=(DOUBLE_COLUMN, (1.75 * lines + 0.3) * len(settings) + 0.3), layout="constrained")
         parts = figure.subfigures(len(settings), 1, squeeze=False)[:, 0]
@@ -98,7 +109,7 @@ def draw(points: pd.DataFrame, rows: Sequence[str], labels: Mapping[str, str] | 
             panels = part.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
             ends = _finest(curves["fpr"]) / 2, _finest(curves["tpr"]) / 2
             for axes, row in zip(panels, shown, strict=False):
-                method = row.split("/")[-1]
+                method = Model.of(row).method_name
                 axes.set_title(figure_name(method, (labels or {}).get(method)))
                 _panel(axes, curves, row, colours, ends)
             for axes in panels[len(shown) :]:
@@ -141,7 +152,7 @@ def _panel(axes: Axes, curves: pd.DataFrame, row: str, colours: Mapping[str, str
     if own.empty:
         axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", fontsize=7)
     else:
-        colour = colours[row.split("/")[-1]]
+        colour = colours[Model.of(row).method_name]
         x, (low, high) = steps(own, ("low", "high"), left, floor)
         axes.fill_between(x, low, high, step="post", color=colour, alpha=0.2, lw=0)
         x, y = steps(own, ("tpr",), left, floor)

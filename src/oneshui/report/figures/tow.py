@@ -12,16 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from oneshui.config import TRAINED
-from oneshui.report.columns import MISSING, difference
+from oneshui.report.columns import GAIN, MISSING, difference
 from oneshui.report.style import RC, colours_of, figure_name
 from oneshui.report.verdict import side_of
 
 #: inches: as wide as a phone shows it without shrinking it
 _WIDTH, _LINE = 3.8, 0.27
-_GAIN = "tow_minus_pretrain"
 
 
-def tow_gains(rows: pd.DataFrame, decimals: int = 1) -> tuple[Figure, str] | None:
+def tow_gains(rows: pd.DataFrame, decimals: int, kinds: Mapping[str, str] | None = None) -> tuple[Figure, str] | None:
     """Return a figure of a setting and what it shows in words; None where no method has a ToW.
 
     A dot is the mean over seeds, a bar its 95% interval, cut at the ends of the axis. A full dot: the interval leaves
@@ -31,14 +30,15 @@ def tow_gains(rows: pd.DataFrame, decimals: int = 1) -> tuple[Figure, str] | Non
     Args:
         rows: of one setting, columns ``oneshui.report.columns.NAMES``.
         decimals: of the table.
+        kinds: of the methods, for their colours.
     """
     records = [row for row in rows.to_dict("records") if row["method"] not in TRAINED]
-    if not any(math.isfinite(row[f"{_GAIN}_mean"]) for row in records):
+    if not any(math.isfinite(row[f"{GAIN}_mean"]) for row in records):
         return None
     groups = [[row for row in records if bool(row["access_to_data"]) == with_data] for with_data in (False, True)]
-    floor = rows.loc[rows["method"] == "ceiling", f"{_GAIN}_mean"]
+    floor = rows.loc[rows["method"] == "ceiling", f"{GAIN}_mean"]
     reference = float(floor.iloc[0]) if len(floor) else math.nan
-    colours = colours_of(str(row["method"]) for row in records)
+    colours = colours_of((str(row["method"]) for row in records), kinds)
     with rc_context({**RC, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9}):
         lines = len(records) + bool(groups[1])
         figure = Figure(figsize=(_WIDTH, _LINE * lines + 0.8), layout="constrained")
@@ -82,11 +82,11 @@ def tow_gains(rows: pd.DataFrame, decimals: int = 1) -> tuple[Figure, str] | Non
 
 def _limits(records: Sequence[Mapping[Any, Any]], reference: float) -> tuple[float, float]:
     """Return the ends of the axis: room for all means, and for intervals unless they would hide differences."""
-    means = [float(row[f"{_GAIN}_mean"]) for row in records if math.isfinite(row[f"{_GAIN}_mean"])]
+    means = [float(row[f"{GAIN}_mean"]) for row in records if math.isfinite(row[f"{GAIN}_mean"])]
     known = [0.0, *means, *([reference] if math.isfinite(reference) else [])]
     low, high = min(known), max(known)
     room = max(high - low, 20.0)  # points
-    ends = [float(row[f"{_GAIN}_mean"]) + sign * float(row[f"{_GAIN}_ci95"]) for row in records for sign in (-1, 1)]
+    ends = [float(row[f"{GAIN}_mean"]) + sign * float(row[f"{GAIN}_ci95"]) for row in records for sign in (-1, 1)]
     ends = [end for end in ends if math.isfinite(end)]
     low = max(min([low, *ends]), low - 0.4 * room)
     high = min(max([high, *ends]), high + 0.4 * room)
@@ -95,7 +95,7 @@ def _limits(records: Sequence[Mapping[Any, Any]], reference: float) -> tuple[flo
 
 
 def _draw(axes: Axes, row: Mapping[Any, Any], place: int, colour: str, decimals: int) -> None:
-    mean, half = float(row[f"{_GAIN}_mean"]), float(row[f"{_GAIN}_ci95"])
+    mean, half = float(row[f"{GAIN}_mean"]), float(row[f"{GAIN}_ci95"])
     low, high = axes.get_xlim()
     if math.isnan(mean):
         axes.text(0.02 * (high - low), place, MISSING, va="center", color=colour)
@@ -113,7 +113,7 @@ def _draw(axes: Axes, row: Mapping[Any, Any], place: int, colour: str, decimals:
 def _words(records: Sequence[Mapping[Any, Any]], reference: float, decimals: int) -> str:
     """Return the figure's numbers in words, for who cannot see it."""
     said = [
-        f"{row['label']} {MISSING if math.isnan(row[f'{_GAIN}_mean']) else difference(row, _GAIN, decimals)}"
+        f"{row['label']} {MISSING if math.isnan(row[f'{GAIN}_mean']) else difference(row, GAIN, decimals)}"
         for row in records
     ]
     if math.isfinite(reference):

@@ -1,6 +1,5 @@
 """Training curves: loss and measure of models against the epoch."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from oneshui.report.style import DATASET_NAMES, DOUBLE_COLUMN, MEASURE_NAMES, RC
 _CURVE_COLUMNS = ("epoch", "train_loss", "train_measure", "val_loss", "val_measure")
 #: dashes of the retrained models, one pattern per n in ascending order
 _DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (7, 1.5)))
-#: .../{dataset}/seed{seed}/pretrain.safetensors or .../{dataset}/n{n}/seed{seed}/retrain.safetensors
-_MODEL_PATH = re.compile(r"(?P<dataset>[^/]+)/(?:n(?P<n>\d+)/)?seed(?P<seed>\d+)/(?P<role>[^/]+)\.safetensors$")
 
 
 def from_files(
@@ -31,29 +28,23 @@ def from_files(
 
 
 def read_history(path: str | Path) -> dict[str, Any]:
-    """Return how a model was trained, from the header of its file, with the run that the path names.
+    """Return how a model was trained, and which it is, from the header of its file.
 
     Raises:
-        DataError: the file is damaged, or its path names no run.
-        CheckpointError: the file has no training history.
+        DataError: the file is damaged.
+        CheckpointError: the header has no training history, or does not say whose.
     """
-    match = _MODEL_PATH.search(Path(path).as_posix())
-    if match is None:
-        raise DataError(
-            f"{path} names no run, allowed: {{dataset}}/seed{{seed}}/pretrain.safetensors or "
-            "{dataset}/n{n}/seed{seed}/retrain.safetensors"
-        )
-    metadata = read_header(path)
+    header = read_header(path)
     try:
-        training = metadata["training"]
+        training = header["training"]
         parts = {key: training[key] for key in ("history", "best_epoch", "measure")}
-    except (KeyError, TypeError, ValueError) as error:
+        dataset, n, seed, role = (header[key] for key in ("dataset", "n", "seed", "role"))
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} has no training history in its header ({error!r}). Delete it to train the model again."
         ) from error
-    dataset, n, seed, role = match.group("dataset", "n", "seed", "role")
     label = "/".join(part for part in (dataset, n and f"n{n}", f"seed{seed}", role) if part)
-    return {"label": label, "dataset": dataset, "n": n and int(n), "seed": int(seed), "role": role, **parts}
+    return {"label": label, "dataset": dataset, "n": n, "seed": seed, "role": role, **parts}
 
 
 def training_curves(histories: Sequence[Mapping[str, Any]]) -> tuple[Figure, pd.DataFrame]:
