@@ -25,12 +25,21 @@ def choose_device(*, gpus: int, threads: int) -> torch.device:
     if gpus > 0 and torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda")
-    if gpus > 0 and (os.environ.get("CUDA_VISIBLE_DEVICES") or Path("/dev/nvidiactl").exists()):
+    if gpus > 0 and _gpus_are_shown():
         raise ConfigError(
             "the job was given a GPU, but torch sees none. Is the driver loaded (nvidia-modprobe -u -c 0, as root) and "
             "torch a CUDA build? device: cpu in the config computes without one."
         )
     return torch.device("cpu")
+
+
+def _gpus_are_shown() -> bool:
+    """Tell whether a GPU should be there: schedulers hide all of them by nothing, -1 or NoDevFiles (Slurm)."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return Path("/dev/nvidiactl").exists()
+    first = listed.partition(",")[0].strip()
+    return not (first.startswith("-") or first in ("", "NoDevFiles"))
 
 
 def _keep_freed_memory() -> None:

@@ -1,8 +1,10 @@
 """Files that are old, new or absent, never torn; and the hashes that say what is in them."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int, name: str | Path) -> None:
+    """Take the room of a file on the disk before it is written: a memory-mapped file cannot say that the disk is full.
+
+    Args:
+        path: the file that is being written.
+        size: bytes that it will have.
+        name: what it will be called, for the message.
+
+    Raises:
+        DataError: the disk, or the user's share of it, has less room.
+    """
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DataError(
+            f"{name} needs {_mb(size)}, but {path.parent} has room for {_mb(free)}, or less by a quota "
+            f"({error.strerror}). Free some space, or write the results elsewhere: snakemake --directory FOLDER."
+        ) from error
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _flush(path: Path) -> None:

@@ -74,7 +74,7 @@ def visible_gpus() -> list[str]:
         return list(by_number.values())
     names: list[str] = []
     for name in filter(None, map(str.strip, listed.split(","))):
-        if name.startswith("-"):  # CUDA looks no further
+        if name.startswith("-") or name == "NoDevFiles":  # CUDA looks no further; Slurm shows none
             break
         whole = [unique for unique, _ in gpus if unique.startswith(name)]
         names.append(whole[0] if len(whole) == 1 else by_number.get(name, name))

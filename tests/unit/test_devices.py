@@ -39,6 +39,14 @@ def test_a_gpu_that_was_given_and_is_not_there_is_an_error(monkeypatch: pytest.M
     assert choose_device(gpus=0, threads=threads) == CPU
 
 
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles", "-1,0"])
+def test_a_gpu_that_is_hidden_is_not_missed(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(Path, "exists", lambda self: True)  # the driver is there
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert choose_device(gpus=1, threads=torch.get_num_threads()) == CPU
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells mapped pages apart")
 def test_pages_of_mapped_files_are_data(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(bytes(60 * 2**20))

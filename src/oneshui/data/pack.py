@@ -13,7 +13,7 @@ from oneshui.data.pictures import SHOWN_OTHERWISE, Picture, quiet, read_picture
 from oneshui.data.probe import content_of
 from oneshui.data.store import append_note
 from oneshui.errors import DataError
-from oneshui.files import atomic_path
+from oneshui.files import atomic_path, reserve
 
 
 def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -64,11 +64,12 @@ def pack_images(
         pictures: name of what all of them held, for the note at the end of the store (``oneshui.data.store``).
 
     Raises:
-        DataError: an image is missing, cannot be decoded, or is not the one that was indexed.
+        DataError: an image is missing, cannot be decoded, or is not the one that was indexed; or the disk is full.
     """
     with atomic_path(output) as temporary:
         shape = (len(paths), 3, height, width)
         store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(temporary, temporary.stat().st_size, output)
 
         def put(row: int) -> bool:
             try:

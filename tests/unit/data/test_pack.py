@@ -1,5 +1,8 @@
 """Packing images: every image decoded once, in order, or an error that names the file."""
 
+import errno
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,32 @@ def test_images_are_packed_in_the_given_order(tmp_path: Path, n_threads: int) ->
     store = np.load(tmp_path / "out" / "images.npy")
     assert store.dtype == np.uint8 and store.shape == (7, 3, 6, 4)
     assert np.array_equal(store, np.stack([arrays[i].transpose(2, 0, 1) for i in order]))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_is_an_error_that_says_how_much_is_needed_and_leaves_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a.png", random_rgb(6, 4))
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with pytest.raises(DataError, match=r"images\.npy needs 2\.8 MB, but .* has room for 1\.0 MB"):
+            pack_images(tmp_path / "raw", ["a.png"] * 100, small / "images.npy", height=96, width=96, n_threads=2)
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_quota_is_an_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    save(tmp_path / "raw" / "a.png", random_rgb(6, 4))
+    with pytest.raises(DataError, match=r"needs 0\.0 MB, .* \(Disk quota exceeded\)\. Free some space"):
+        pack_images(tmp_path / "raw", ["a.png"], tmp_path / "out" / "images.npy", height=6, width=4, n_threads=1)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_other_sizes_are_squashed_to_the_stored_size(tmp_path: Path) -> None:
