@@ -41,6 +41,10 @@ FACES = "hardest_identities"
 _Index = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _StoredPx = Annotated[int, Field(ge=8, le=4096)]
+#: what an override is for
+_Scope = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_]+(/n[0-9]+)?$", json_schema_extra={"$comment": "DATASET or DATASET/nN"})
+]
 _Channel = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -240,7 +244,7 @@ class Method(Spec):
     )
     label: str = Field(default=ABSENT, description="how tables and figures write the method")
     params: dict[str, Any] = Field(description="its hyper-parameters: the table in docs/methods/KIND.md")
-    overrides: dict[str, dict[str, Any]] = Field(
+    overrides: dict[_Scope, dict[str, Any]] = Field(
         default_factory=dict, description="hyper-parameters replaced for `DATASET`, then for `DATASET/nN`"
     )
 
@@ -266,7 +270,7 @@ class Published(Spec):
     """The paper's table beside which a table stands."""
 
     table: int = Field(ge=1, le=7, description="number of the paper's table")
-    variants: dict[str, str | dict[str, str]] = Field(
+    variants: dict[Name, str | dict[_Scope, str]] = Field(
         default=ABSENT, description="method: name of its variant in the paper, or a name for each `DATASET/nN`"
     )
 
@@ -320,7 +324,7 @@ class Selection(Spec):
 
     requests: Count = Field(description="simulated requests for each candidate")
     seeds: tuple[_Index, ...] = Field(min_length=1, description="seeds whose original models are used")
-    grids: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
+    grids: dict[Name, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
         description="method: hyper-parameter: values to try"
     )
 
@@ -346,11 +350,11 @@ class Config(Spec):
     )
     seeds: Once[_Index] = Field(min_length=1, description="one split, original model and request for each seed")
     keep_unlearned: bool = Field(description="keep the weights of unlearned models after they are scored")
-    datasets: dict[str, Dataset] = Field(description="name: a dataset")
-    training: dict[str, TrainSpec] = Field(description="name of a dataset: how its models are trained")
-    methods: dict[str, Method] = Field(description="name: a method")
-    tables: dict[str, Table] = Field(description="name: a table")
-    figures: dict[str, Figure] = Field(description="name: a figure")
+    datasets: dict[Name, Dataset] = Field(description="name: a dataset")
+    training: dict[Name, TrainSpec] = Field(description="name of a dataset: how its models are trained")
+    methods: dict[Name, Method] = Field(description="name: a method")
+    tables: dict[Name, Table] = Field(description="name: a table")
+    figures: dict[Name, Figure] = Field(description="name: a figure")
     attack: Attack = Field(description="what an attacker looks at, and how")
     selection: Selection = Field(description="choice of hyper-parameters")
 
@@ -358,6 +362,11 @@ class Config(Spec):
     def _agree(self) -> Self:
         """Refuse what no single entry shows to be wrong; each problem stands on a line of its own."""
         problems = [
+            *(
+                f"methods/{name}: {name} is the name of a trained model; call the method something else"
+                for name in self.methods
+                if name in TRAINED
+            ),
             *(problem for name, table in self.tables.items() for problem in self._of_table(f"tables/{name}", table)),
             *(
                 problem
@@ -381,6 +390,8 @@ class Config(Spec):
 
     def _of_table(self, where: str, table: Table) -> list[str]:
         problems = []
+        if where.endswith("_tidy"):
+            problems.append(f"{where}: the name must not end in _tidy, as the second file of a table does")
         for block in table.blocks:
             if block.dataset not in self.datasets:
                 problems.append(f"{where}: no dataset {block.dataset!r}; there are: {', '.join(self.datasets)}")

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from oneshui.checked import Schema, resolved, words
+from oneshui.checked import Schema, resolved, schema_of, words
 from oneshui.config import Config
 from oneshui.errors import DataError
 from oneshui.methods import METHODS, Revision
@@ -40,7 +38,7 @@ def files(root: Path) -> dict[Path, str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration, with the hyper-parameters of each kind of ours."""
-    schema: dict[str, Any] = _tidy(TypeAdapter(Config).json_schema())
+    schema: dict[str, Any] = _tidy(schema_of(Config))
     method, definitions = schema["$defs"]["Method"], schema["$defs"]
     method["properties"]["kind"] |= {"anyOf": [{"enum": [*METHODS]}, {"pattern": ":"}]}
     method["allOf"] = []
@@ -55,8 +53,8 @@ def json_schema() -> dict[str, Any]:
 
 def _of_kind(kind: str) -> dict[str, Any]:
     """Return the schema of a kind's ``params``."""
-    schema: dict[str, Any] = _tidy(TypeAdapter(METHODS[kind].params).json_schema())
-    schema["properties"] |= _tidy(TypeAdapter(Revision).json_schema())["properties"]
+    schema: dict[str, Any] = _tidy(schema_of(METHODS[kind].params))
+    schema["properties"] |= _tidy(schema_of(Revision))["properties"]
     return schema
 
 
@@ -74,7 +72,7 @@ def _tidy(schema: Any) -> Any:
 
 def _sections() -> Iterator[str]:
     """Yield the reference of the configuration: a table for each mapping, where it is first met."""
-    root = _tidy(TypeAdapter(Config).json_schema())
+    root = _tidy(schema_of(Config))
     todo: list[tuple[str, Schema]] = [("", root)]
     seen = []
     while todo:

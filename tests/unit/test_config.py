@@ -267,6 +267,40 @@ def test_impossible_value_is_refused_with_its_place(change: dict[str, Any], mess
     assert message in str(caught.value) and "problems" not in str(caught.value)
 
 
+@pytest.mark.parametrize("section", ["datasets", "training", "methods", "tables", "figures"])
+@pytest.mark.parametrize("name", ["a b", "a.b", "a/../b", "a/b", "a{b}", "", "a\n"])
+def test_names_become_files_and_so_are_checked(section: str, name: str) -> None:
+    config = make_config()
+    config[section][name] = next(iter(config[section].values()))
+    with pytest.raises(ConfigError) as caught:
+        check_config(config, "my.yaml")
+    assert f"{section}: the key {name!r}, allowed: a name of letters, digits and _" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["datasets", "training", "methods", "tables", "figures"])
+@pytest.mark.parametrize(("name", "shown"), [(2024, "2024"), (True, "true")])
+def test_a_name_that_yaml_takes_for_something_else_must_be_quoted(section: str, name: Any, shown: str) -> None:
+    config = make_config()
+    config[section][name] = next(iter(config[section].values()))
+    with pytest.raises(ConfigError, match=rf'{section}/{shown}: the key {shown} is .*; quote it: "{shown}"'):
+        check_config(config)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "retrain", "ceiling"])
+def test_a_method_cannot_be_called_like_a_trained_model(name: str) -> None:
+    config = make_config()
+    config["methods"][name] = config["methods"]["plain"]
+    with pytest.raises(ConfigError, match=f"methods/{name}: {name} is the name of a trained model"):
+        check_config(config)
+
+
+def test_a_table_cannot_be_called_like_the_second_file_of_another() -> None:
+    config = make_config()
+    config["tables"]["table1_tidy"] = config["tables"]["table1"]
+    with pytest.raises(ConfigError, match="tables/table1_tidy: the name must not end in _tidy"):
+        check_config(config)
+
+
 def test_left_out_keys_are_added_and_all_else_stays_as_it_was_written() -> None:
     config = make_config()
     config["training"]["celeba"] |= {"lr": 1, "crop_scale": [1, 1]}
@@ -301,7 +335,8 @@ def test_published_configuration_passes() -> None:
     [
         ("lfw", {"lr": 1.0}, "methods/meta/overrides/lfw: no dataset 'lfw'; there are: celeba, other"),
         ("lfw/n5", {"lr": 1.0}, "methods/meta/overrides/lfw/n5: no dataset 'lfw'"),
-        ("celeba/5", {"lr": 1.0}, "no dataset 'celeba/5'"),
+        ("celeba/5", {"lr": 1.0}, "methods/meta/overrides: the key 'celeba/5', allowed: DATASET or DATASET/nN"),
+        ("de mo", {"lr": 1.0}, "methods/meta/overrides: the key 'de mo', allowed: DATASET or DATASET/nN"),
         ("celeba/n0", {"lr": 1.0}, "methods/meta/overrides/celeba/n0: n0 is no request size of celeba; .* n1 to n10"),
         ("celeba/n99", {"lr": 1.0}, "n99 is no request size of celeba; allowed: n1 to n10"),
         ("celeba/n05", {"lr": 1.0}, "n05 is no request size of celeba"),
