@@ -13,7 +13,7 @@ from typing import Any
 from oneshui.checked import Schema, resolved, schema_of, words
 from oneshui.config import Config
 from oneshui.errors import DataError
-from oneshui.methods import METHODS, Revision
+from oneshui.methods import METHODS, params_of
 
 _MARK, _END = "<!-- make reference -->\n", "<!-- end -->\n"
 
@@ -53,8 +53,7 @@ def json_schema() -> dict[str, Any]:
 
 def _of_kind(kind: str) -> dict[str, Any]:
     """Return the schema of a kind's ``params``."""
-    schema: dict[str, Any] = _tidy(schema_of(METHODS[kind].params))
-    schema["properties"] |= _tidy(schema_of(Revision))["properties"]
+    schema: dict[str, Any] = _tidy(schema_of(params_of(kind)))
     return schema
 
 

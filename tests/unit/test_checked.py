@@ -225,7 +225,7 @@ class Outer(Spec):
         (
             {"parts": {"a": {"low": 0, "crop": [2, 3]}}, "x": 1},
             "file: 3 problems\n  unknown key x; allowed: parts, filled, named, row, one, once, share, free\n  parts/a/"
-            "low = 0, allowed: a whole number >= 1\n  parts/a/crop = [2, 3], allowed: a list of 2, each a number in (0, ",
+            "low = 0, allowed: a whole number >= 1\n  parts/a/crop = [2, 3], allowed: a list of 2, each a number in (",
         ),
     ],
 )
