@@ -44,8 +44,10 @@ Combine = Literal["mean_log_ratio", "majority"]
 #: keys of ``attack`` that say what a model is asked: what scores, attacks and linear probes depend on, and no more
 QUERIES = ("views", "crop_scale", "max_reference")
 #: labels that a published layout holds; any other holds both
-_LABELS = {"mufac": "classification", "celeba": "multilabel", "celebahq": "multilabel"}
-_MUFAC_CLASSES = 8
+LABELS = {"mufac": "classification", "celeba": "multilabel", "celebahq": "multilabel"}
+MUFAC_CLASSES = 8
+#: fewest and most age classes of drawn faces: they are named by one letter, as in MUFAC
+AGE_CLASSES = (2, 26)
 
 #: kind of the only figure that shows faces
 FACES = "hardest_identities"
@@ -114,19 +116,19 @@ class SyntheticSpec(Spec):
 
     @model_validator(mode="after")
     def _classes(self) -> Self:
-        # classes are named by one letter, as in MUFAC
-        if self.task == "classification" and not 2 <= self.n_classes <= 26:
-            raise ValueError(f"n_classes = {self.n_classes}, allowed: a whole number in [2, 26]")
+        fewest, most = AGE_CLASSES
+        if self.task == "classification" and not fewest <= self.n_classes <= most:
+            raise ValueError(f"n_classes = {self.n_classes}, allowed: a whole number in [{fewest}, {most}]")
         return self
 
 
 def layout_problem(spec: SyntheticSpec, layout: str) -> str:
     """Return why synthetic faces cannot be written in a layout, or nothing."""
-    labels = _LABELS.get(layout, spec.task)
+    labels = LABELS.get(layout, spec.task)
     if spec.task != labels:
         return f"synthetic.task is {spec.task!r}, but the {layout} layout holds {labels} labels. Set it so."
-    if layout == "mufac" and spec.n_classes != _MUFAC_CLASSES:
-        return f"synthetic.n_classes is {spec.n_classes}, but the mufac layout has 8 classes. Set it to 8."
+    if layout == "mufac" and spec.n_classes != MUFAC_CLASSES:
+        return f"synthetic.n_classes is {spec.n_classes}, but the mufac layout has {MUFAC_CLASSES} classes. Set it so."
     return ""
 
 

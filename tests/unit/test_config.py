@@ -247,7 +247,7 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
             DRAWN
             | {"datasets/celeba/layout": "mufac"}
             | {"datasets/celeba/synthetic": FACES | {"task": CLASSES, "n_classes": 7}},
-            "datasets/celeba: synthetic.n_classes is 7, but the mufac layout has 8 classes. Set it to 8.",
+            "datasets/celeba: synthetic.n_classes is 7, but the mufac layout has 8 classes. Set it so.",
         ),
         (
             {"methods/meta/kind": "mine:Mine"},
