@@ -515,7 +515,7 @@ def check_config(config: MutableMapping[str, Any], where: str = "the configurati
     Raises:
         ConfigError: it names every problem that was found, and what is allowed.
     """
-    for key in ("data_root", "weights_root"):
+    for key in ("data_root", "weights_root") if isinstance(config, Mapping) else ():
         if isinstance(config.get(key), int | float | date):
             raise ConfigError(
                 f"the configuration: {key} = {config[key]}, allowed: text. A folder whose name reads like a number is "
