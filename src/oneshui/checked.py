@@ -5,13 +5,17 @@ reference tables are made from it (``python -m oneshui.reference``).
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
+from datetime import date
 from functools import wraps
 from typing import Annotated, Any, ClassVar, NotRequired, Self, TypeVar, cast, dataclass_transform, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import DictSchema
 from typing_extensions import TypedDict
 
 from oneshui.errors import ConfigError
@@ -32,6 +36,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 _NAMED = {"$comment": "a name of letters, digits and _"}
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", json_schema_extra=_NAMED)]
+
+_WHOLE_HINT = " (a whole number in YAML needs no quotes: 5)"
+_NUMBER_HINT = " (a number in YAML needs a point and no quotes: 1.0e-3)"
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -96,18 +103,35 @@ def checked(where: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def read(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+def read(cls: type[T], raw: Mapping[str, Any], where: str, places: Mapping[str, str] | None = None) -> T:
     """Return the model of class ``cls`` that ``raw`` describes, with lists for tuples.
 
     Args:
         cls: a class decorated with ``checked``, or below one.
         raw: as YAML gives it. It is not changed.
         where: what an error begins with: a file, or a place in it.
+        places: where in the file the values stand, if ``raw`` was put together: the place of a key's mapping, by key,
+            and that of all other keys and of what concerns several under "".
 
     Raises:
         ConfigError: it names every key that is unknown, missing or has a wrong value, and what is allowed.
     """
-    return _validated(TypeAdapter(cls), raw, where)
+    return _validated(TypeAdapter(cls), raw, where, places)
+
+
+def schema_of(cls: Any) -> dict[str, Any]:
+    """Return the JSON schema of a model."""
+    return TypeAdapter(cls).json_schema(schema_generator=_Schema)
+
+
+class _Schema(GenerateJsonSchema):
+    """Says of a mapping with free keys what they must be, and what is below each; no other key may stand there."""
+
+    def dict_schema(self, schema: DictSchema) -> dict[str, Any]:
+        made = super().dict_schema(schema)
+        for pattern, below in made.pop("patternProperties", {}).items():
+            made |= {"additionalProperties": below, "propertyNames": {**made["propertyNames"], "pattern": pattern}}
+        return made
 
 
 def arguments(cls: type[Any], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -140,53 +164,111 @@ def _is_of_json(hint: Any) -> bool:
     return True
 
 
-def _validated(adapter: TypeAdapter[T], raw: Any, where: str) -> T:
+def _validated(adapter: TypeAdapter[T], raw: Any, where: str, places: Mapping[str, str] | None = None) -> T:
     """Validate as JSON: only there does strict mean what YAML means, and take a list for a tuple."""
-    text = json.dumps(raw, default=str)
+    problems = list(_not_of_json(raw, ()))
+    if problems:
+        raise _error(where, problems)
+    text = json.dumps(raw)
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
-        raise _explained(error, adapter, json.loads(text), where) from None
+        raise _explained(error, adapter, json.loads(text), where, places) from None
+
+
+def _not_of_json(raw: Any, path: Path) -> Iterator[str]:
+    """Yield what YAML can write and JSON cannot: keys that are not text, dates and other values."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            if isinstance(key, str):
+                yield from _not_of_json(value, (*path, key))
+            else:
+                shown = str(key) if isinstance(key, date) else _shown(key)
+                yield f'{"/".join((*path, shown))}: the key {shown} is {_noun(key)}, allowed: text; quote it: "{shown}"'
+    elif isinstance(raw, list | tuple):
+        for number, value in enumerate(raw):
+            yield from _not_of_json(value, (*path, str(number)))
+    elif raw is not None and not isinstance(raw, str | int | float):
+        advice = f'; quote it to have text: "{raw}"' if isinstance(raw, date) else ""
+        yield f"{'/'.join(path) or 'it'} = {raw} is {_noun(raw)}, allowed: text, numbers, true, false and null{advice}"
+
+
+def _noun(value: Any) -> str:
+    """Return in words what YAML took a value for."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-def _explained(error: ValidationError, adapter: TypeAdapter[Any], raw: Any, where: str) -> ConfigError:
+def _error(where: str, lines: list[str]) -> ConfigError:
+    if len(lines) == 1:
+        return ConfigError(f"{where}: {lines[0]}")
+    return ConfigError("\n  ".join([f"{where}: {len(lines)} problems", *lines]))
+
+
+def _explained(
+    error: ValidationError, adapter: TypeAdapter[Any], raw: Any, where: str, places: Mapping[str, str] | None = None
+) -> ConfigError:
     """Return the error in our words; several problems stand below each other."""
-    schema = adapter.json_schema()
+    places = places or {}
+    schema = adapter.json_schema(schema_generator=_Schema)
     unknown: dict[Path, list[str]] = {}
     absent: dict[Path, list[str]] = {}
     wrong: dict[Path, str] = {}
+
+    def stands(path: Path, key: str = "") -> Path:
+        """Return the place in the file of a path, or of the mapping that has a key at it."""
+        place = places.get((*path, key)[0], places.get("", ""))
+        return (place, *path) if place else path
+
     for problem in error.errors(include_url=False):
         kind, loc = problem["type"], problem["loc"]
+        if loc and loc[-1] == "[key]":
+            path, here = _followed(schema, loc[:-2])
+            text = f"the key {loc[-2]!r}, allowed: {words(here['propertyNames'], schema)}"
+            wrong[(*path, f"[{loc[-2]}]")] = _at(stands(path), text)
+            continue
         path, here = _followed(schema, loc)
         if kind in ("extra_forbidden", "unexpected_keyword_argument"):
             unknown.setdefault(path, []).append(str(loc[-1]))
         elif kind == "missing" and len(path) == len(loc):
             absent.setdefault(path[:-1], []).append(str(loc[-1]))
         elif kind == "value_error" and (not path or "properties" in here):
-            wrong |= {(*path, line): _at(path, line) for line in str(problem["ctx"]["error"]).splitlines()}
+            lines = str(problem["ctx"]["error"]).splitlines()
+            wrong |= {(*path, line): _at(stands(path), line) for line in lines}
         else:
             value, allowed = _value_at(raw, path), f"allowed: {words(here, schema)}"
             if kind == "value_error":
                 allowed = str(problem["ctx"]["error"])
             elif kind == "finite_number":
                 allowed = allowed.replace("a number", "a finite number")
-            elif isinstance(value, str) and "number" in allowed:
-                allowed += " (a number in YAML needs a point and no quotes: 1.0e-3)"
-            wrong.setdefault(path, f"{'/'.join(path) or 'it'} = {_shown(value)}, {allowed}")
-    lines = [_at(path, f"unknown key {', '.join(sorted(keys))}; allowed: {', '.join(_keys(schema, path))}")
-             for path, keys in unknown.items()]  # fmt: skip
-    lines += [_at(path, f"missing key {', '.join(keys)}; it has: {', '.join(_value_at(raw, path)) or 'nothing'}")
-              for path, keys in absent.items()]  # fmt: skip
+            elif isinstance(value, str):
+                allowed += _hint(value, allowed)
+            wrong.setdefault(path, f"{'/'.join(stands(path)) or 'it'} = {_shown(value)}, {allowed}")
+    lines = []
+    for path, keys in unknown.items():
+        by_place: dict[Path, list[str]] = {}
+        for key in sorted(keys):
+            by_place.setdefault(stands(path, key), []).append(key)
+        lines += [_at(place, f"unknown key {', '.join(those)}; allowed: {', '.join(_keys(schema, path))}")
+                  for place, those in by_place.items()]  # fmt: skip
+    for path, keys in absent.items():
+        given = ", ".join(_value_at(raw, path)) or "nothing"
+        lines.append(_at(stands(path), f"missing key {', '.join(keys)}; it has: {given}"))
     # a list with a wrong entry counts as too short as well: only the entry is told
-    places = {*wrong, *((*path, "") for path in (*unknown, *absent))}
-    inner = {place[:depth] for place in places for depth in range(len(place))}
-    lines += [line for path, line in wrong.items() if path not in inner]
-    if len(lines) == 1:
-        return ConfigError(f"{where}: {lines[0]}")
-    return ConfigError("\n  ".join([f"{where}: {len(lines)} problems", *lines]))
+    told = {*wrong, *((*path, "") for path in (*unknown, *absent))}
+    inner = {place[:depth] for place in told for depth in range(len(place))}
+    return _error(where, lines + [line for path, line in wrong.items() if path not in inner])
+
+
+def _hint(value: str, allowed: str) -> str:
+    """Return how a number is written, if ``value`` was meant to be one."""
+    if not re.match(r"[-+]?\.?\d", value):
+        return ""
+    return _NUMBER_HINT if "a number" in allowed else _WHOLE_HINT if "a whole number" in allowed else ""
 
 
 def _at(path: Path, text: str) -> str:
@@ -260,7 +342,7 @@ def words(schema: Schema, root: Schema) -> str:
         case "array":
             return _list_words(schema, root)
         case "object":
-            return "keys with values"
+            return _mapping_words(schema, root)
         case kind:
             return {"boolean": "true or false", "string": "text", "null": "null"}.get(str(kind), "anything")
 
@@ -288,4 +370,11 @@ def _list_words(schema: Schema, root: Schema) -> str:
         return f"a list of {len(parts)}, each {parts[0]}" if len(set(parts)) == 1 else f"a list: {', '.join(parts)}"
     noun = "a list that is not empty" if schema.get("minItems") else "a list"
     unique = " that differs from the others" if schema.get("uniqueItems") else ""
-    return f"{noun}, each {words(schema.get('items', {}), root)}{unique}"
+    each = words(schema.get("items", {}), root)
+    return f"{noun}, each {each}{unique}" if each != "anything" else noun
+
+
+def _mapping_words(schema: Schema, root: Schema) -> str:
+    """Return what a mapping holds: the keys that it may have, those that it needs first."""
+    keys = _keys(schema, ())
+    return f"a mapping with the keys {', '.join(keys)}" if keys else "keys with values"

@@ -5,9 +5,10 @@ place of 1 would train a model again. No torch here: the workflow reads this mod
 """
 
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self
+from datetime import date
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -35,12 +36,29 @@ TRAINED = ("pretrain", "retrain", "ceiling")
 #: value of ``attack/offline_a`` that chooses it on the next seed
 PAIRED_SEED = "paired_seed"
 
+#: what a method needs at unlearning time beside the model and the request: its artefact, nothing, or D_f and D_r
+Needs = Literal["artefact", "nothing", "data"]
+NEEDS = get_args(Needs)
+#: how the views of an image become one score of an attack
+Combine = Literal["mean_log_ratio", "majority"]
+#: keys of ``attack`` that say what a model is asked: what scores, attacks and linear probes depend on, and no more
+QUERIES = ("views", "crop_scale", "max_reference")
+#: labels that a published layout holds; any other holds both
+LABELS = {"mufac": "classification", "celeba": "multilabel", "celebahq": "multilabel"}
+MUFAC_CLASSES = 8
+#: fewest and most age classes of drawn faces: they are named by one letter, as in MUFAC
+AGE_CLASSES = (2, 26)
+
 #: kind of the only figure that shows faces
 FACES = "hardest_identities"
 
 _Index = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _StoredPx = Annotated[int, Field(ge=8, le=4096)]
+#: what an override is for
+_Scope = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_]+(/n[0-9]+)?$", json_schema_extra={"$comment": "DATASET or DATASET/nN"})
+]
 _Channel = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -98,10 +116,20 @@ class SyntheticSpec(Spec):
 
     @model_validator(mode="after")
     def _classes(self) -> Self:
-        # classes are named by one letter, as in MUFAC
-        if self.task == "classification" and not 2 <= self.n_classes <= 26:
-            raise ValueError(f"n_classes = {self.n_classes}, allowed: a whole number in [2, 26]")
+        fewest, most = AGE_CLASSES
+        if self.task == "classification" and not fewest <= self.n_classes <= most:
+            raise ValueError(f"n_classes = {self.n_classes}, allowed: a whole number in [{fewest}, {most}]")
         return self
+
+
+def layout_problem(spec: SyntheticSpec, layout: str) -> str:
+    """Return why synthetic faces cannot be written in a layout, or nothing."""
+    labels = LABELS.get(layout, spec.task)
+    if spec.task != labels:
+        return f"synthetic.task is {spec.task!r}, but the {layout} layout holds {labels} labels. Set it so."
+    if layout == "mufac" and spec.n_classes != MUFAC_CLASSES:
+        return f"synthetic.n_classes is {spec.n_classes}, but the mufac layout has {MUFAC_CLASSES} classes. Set it so."
+    return ""
 
 
 @checked("datasets")
@@ -126,10 +154,18 @@ class Dataset(Spec):
 
     @model_validator(mode="after")
     def _source(self) -> Self:
-        if self.layout == "synthetic" and self.synthetic is None:
-            raise ValueError("missing key synthetic, which says what to draw")
-        if self.layout != "synthetic" and (self.folder is None) == (self.synthetic is None):
+        if self.layout == "synthetic":
+            if self.synthetic is None:
+                raise ValueError("missing key synthetic, which says what to draw")
+            if self.folder is not None:
+                raise ValueError("unknown key folder: with layout: synthetic oneshui writes and finds the faces itself")
+            if self.options:
+                raise ValueError(f"options = {self.options}, allowed: {{}}, with layout: synthetic")
+        elif (self.folder is None) == (self.synthetic is None):
             raise ValueError(f"either folder or synthetic must be given with layout: {self.layout}, and not both")
+        problem = layout_problem(self.synthetic, self.layout) if self.synthetic is not None else ""
+        if problem:
+            raise ValueError(problem)
         return self
 
 
@@ -173,8 +209,10 @@ class TrainSpec(Spec):
         return self
 
 
-_REFIT_C = "inverse strength of the linear probe's L2 penalty"
-_REFERENCES = "images of people who never ask, at most; they stand for the population"
+_RefitC = Annotated[float, Field(gt=0, description="inverse strength of the linear probe's L2 penalty")]
+_References = Annotated[
+    int, Field(ge=1, description="images of people who never ask, at most; they stand for the population")
+]
 
 
 @checked("attack")
@@ -183,13 +221,13 @@ class AttackSpec(Spec):
 
     views: _Index = Field(description="random crops that are scored beside the test transform")
     crop_scale: CropScale = Field(description="smallest and largest area of these crops, as a share of the image")
-    max_reference: Count = Field(description=_REFERENCES)
+    max_reference: _References = Field()
     gamma: Positive = Field(description="threshold of the likelihood ratio (equation 9)")
     offline_a: _Channel | Literal["paired_seed"] = Field(
         description="weight of the reference model in the ratio's denominator; `paired_seed`: the weight that attacks"
         " the same method best on the next seed"
     )
-    combine: Literal["mean_log_ratio", "majority"] = Field(description="how the views of an image become one score")
+    combine: Combine = Field(description="how the views of an image become one score")
     references: Literal["own", "seeds"] = Field(
         description="`own`: the retrained model of the seed; `seeds`: also those of other seeds, for images that are"
         " test images there"
@@ -201,29 +239,25 @@ class AttackSpec(Spec):
             raise ValueError(f"references = {self.references!r}, allowed: own, with offline_a: {PAIRED_SEED}")
         return self
 
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Return the spec in ``raw``, the config's ``attack``; unknown or missing keys are a ConfigError."""
-        return read(cls, {key: value for key, value in raw.items() if key != "refit_c"}, "attack")
-
     def queries(self) -> dict[str, Any]:
         """Return the part that scores depend on."""
-        return {"views": self.views, "crop_scale": list(self.crop_scale), "max_reference": self.max_reference}
+        values = {name: getattr(self, name) for name in QUERIES}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @checked("attack")
 class ProbeSpec(Spec):
     """The linear probe (docs/metrics.md)."""
 
-    max_reference: Count = Field(description=_REFERENCES)
-    refit_c: Positive = Field(description=_REFIT_C)
+    max_reference: _References = Field()
+    refit_c: _RefitC = Field()
 
 
 @checked("attack")
 class Attack(AttackSpec):
     """The whole section ``attack``."""
 
-    refit_c: Positive = Field(description=_REFIT_C)
+    refit_c: _RefitC = Field()
 
 
 @checked("methods")
@@ -231,14 +265,15 @@ class Method(Spec):
     """A method of the tables: a kind with its hyper-parameters."""
 
     kind: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")] = Field(
-        description="one of ours (docs/methods), or your own, `module:Class` (docs/own_method.md)"
+        json_schema_extra={"$comment": "a kind of ours, or `module:Class`"},
+        description="one of ours (docs/methods), or your own, `module:Class` (docs/own_method.md)",
     )
-    needs: Literal["artefact", "nothing", "data"] = Field(
+    needs: Needs = Field(
         default=ABSENT, description="what a kind of your own needs beside model and request; ours know it"
     )
     label: str = Field(default=ABSENT, description="how tables and figures write the method")
     params: dict[str, Any] = Field(description="its hyper-parameters: the table in docs/methods/KIND.md")
-    overrides: dict[str, dict[str, Any]] = Field(
+    overrides: dict[_Scope, dict[str, Any]] = Field(
         default_factory=dict, description="hyper-parameters replaced for `DATASET`, then for `DATASET/nN`"
     )
 
@@ -264,7 +299,7 @@ class Published(Spec):
     """The paper's table beside which a table stands."""
 
     table: int = Field(ge=1, le=7, description="number of the paper's table")
-    variants: dict[str, str | dict[str, str]] = Field(
+    variants: dict[Name, str | dict[_Scope, str]] = Field(
         default=ABSENT, description="method: name of its variant in the paper, or a name for each `DATASET/nN`"
     )
 
@@ -274,7 +309,7 @@ class Table(Spec):
     """One table of results."""
 
     title: str = Field(description="its caption")
-    blocks: tuple[Block, ...] = Field(min_length=1, description="settings: datasets and sizes of request")
+    blocks: Once[Block] = Field(min_length=1, description="settings: datasets and sizes of request")
     methods: Once[Name] = Field(min_length=1, description="names under `methods`")
     decimals: int = Field(ge=0, le=4, description="decimals of percentages")
     layout: Literal["tow"] = Field(
@@ -293,7 +328,7 @@ class Figure(Spec):
 
     kind: Name = Field(description="what it shows; config/README.md lists the kinds")
     table: Name = Field(description="the table whose models it shows")
-    blocks: tuple[Block, ...] = Field(
+    blocks: Once[Block] = Field(
         default=ABSENT, min_length=1, description="settings of that table; left out: all. `hardest_identities` has one"
     )
     show_faces: bool = Field(
@@ -315,7 +350,7 @@ class Selection(Spec):
 
     requests: Count = Field(description="simulated requests for each candidate")
     seeds: tuple[_Index, ...] = Field(min_length=1, description="seeds whose original models are used")
-    grids: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
+    grids: dict[Name, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
         description="method: hyper-parameter: values to try"
     )
 
@@ -341,44 +376,68 @@ class Config(Spec):
     )
     seeds: Once[_Index] = Field(min_length=1, description="one split, original model and request for each seed")
     keep_unlearned: bool = Field(description="keep the weights of unlearned models after they are scored")
-    datasets: dict[str, Dataset] = Field(description="name: a dataset")
-    training: dict[str, TrainSpec] = Field(description="name of a dataset: how its models are trained")
-    methods: dict[str, Method] = Field(description="name: a method")
-    tables: dict[str, Table] = Field(description="name: a table")
-    figures: dict[str, Figure] = Field(description="name: a figure")
+    datasets: dict[Name, Dataset] = Field(description="name: a dataset")
+    training: dict[Name, TrainSpec] = Field(description="name of a dataset: how its models are trained")
+    methods: dict[Name, Method] = Field(description="name: a method")
+    tables: dict[Name, Table] = Field(description="name: a table")
+    figures: dict[Name, Figure] = Field(description="name: a figure")
     attack: Attack = Field(description="what an attacker looks at, and how")
     selection: Selection = Field(description="choice of hyper-parameters")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse what no single entry shows to be wrong; each problem stands on a line of its own."""
-        problems = [
-            *(problem for name, table in self.tables.items() for problem in self._of_table(f"tables/{name}", table)),
-            *(
-                problem
-                for name, figure in self.figures.items()
-                for problem in self._of_figure(f"figures/{name}", figure)
-            ),
-            *(
-                problem
-                for name, method in self.methods.items()
-                for scope, params in method.overrides.items()
-                for problem in self._of_override(
-                    f"methods/{name}/overrides/{scope}", scope, set(params) - set(method.params)
-                )
-            ),
-        ]
+        problems = [*self._of_names(), *self._of_selection()]
+        for name, table in self.tables.items():
+            problems += self._of_table(f"tables/{name}", table)
+        for name, figure in self.figures.items():
+            problems += self._of_figure(f"figures/{name}", figure)
+        for name, method in self.methods.items():
+            for scope, params in method.overrides.items():
+                where = f"methods/{name}/overrides/{scope}"
+                problems += [*self._of_scope(where, scope), *_unknown(where, params, method)]
         if self.attack.offline_a == PAIRED_SEED and len(self.seeds) < 2:
             problems.append(f"attack: offline_a: {PAIRED_SEED} needs a second seed to choose it on; seeds has one")
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
+    def _of_names(self) -> list[str]:
+        return [
+            *(
+                f"methods/{name}: {name} is the name of a trained model; call the method something else"
+                for name in self.methods
+                if name in TRAINED
+            ),
+            *(f"training/{name}: {self._no('dataset', name)}" for name in self.training if name not in self.datasets),
+        ]
+
+    def _of_selection(self) -> list[str]:
+        where, seeds = "selection/seeds", ", ".join(map(str, self.seeds))
+        problems = [
+            f"{where}: {seed} is not among seeds; they are: {seeds}"
+            for seed in self.selection.seeds
+            if seed not in self.seeds
+        ]
+        for name, grid in self.selection.grids.items():
+            where = f"selection/grids/{name}"
+            if name not in self.methods:
+                problems.append(f"{where}: {self._no('method', name)}")
+            else:
+                problems += _unknown(where, grid, self.methods[name])
+        return problems
+
+    def _no(self, noun: str, name: str) -> str:
+        there = ", ".join(getattr(self, f"{noun}s")) or "none"
+        return f"no {noun} {name!r}; there are: {there}"
+
     def _of_table(self, where: str, table: Table) -> list[str]:
         problems = []
+        if where.endswith("_tidy"):
+            problems.append(f"{where}: the name must not end in _tidy, as the second file of a table does")
         for block in table.blocks:
             if block.dataset not in self.datasets:
-                problems.append(f"{where}: no dataset {block.dataset!r}; there are: {', '.join(self.datasets)}")
+                problems.append(f"{where}: {self._no('dataset', block.dataset)}")
                 continue
             if block.dataset not in self.training:
                 problems.append(f"{where}: dataset {block.dataset!r} has no entry under training")
@@ -392,13 +451,27 @@ class Config(Spec):
             if method in TRAINED:
                 problems.append(f"{where}: {method} is a row of every table already; leave it out of methods")
             elif method not in self.methods:
-                problems.append(f"{where}: method {method!r} is not in the config; it has: {', '.join(self.methods)}")
+                there = ", ".join(self.methods) or "none"
+                problems.append(f"{where}: method {method!r} is not in the config; it has: {there}")
+        return problems + self._of_variants(f"{where}/published/variants", table)
+
+    def _of_variants(self, where: str, table: Table) -> list[str]:
+        variants = (table.published.variants if table.published is not None else None) or {}
+        settings = [f"{block.dataset}/n{block.n}" for block in table.blocks]
+        problems = []
+        for name, variant in variants.items():
+            if name not in table.methods:
+                problems.append(f"{where}/{name}: the table has no such method; it has: {', '.join(table.methods)}")
+            for setting in variant if isinstance(variant, Mapping) else ():
+                if setting not in settings:
+                    has = ", ".join(settings)
+                    problems.append(f"{where}/{name}/{setting}: the table has no such setting; it has: {has}")
         return problems
 
     def _of_figure(self, where: str, figure: Figure) -> list[str]:
         table = self.tables.get(figure.table)
         if table is None:
-            return [f"{where}: no table {figure.table!r}; there are: {', '.join(self.tables)}"]
+            return [f"{where}: {self._no('table', figure.table)}"]
         known = [(block.dataset, block.n) for block in table.blocks]
         asked = [(block.dataset, block.n) for block in figure.blocks or ()]
         problems = [
@@ -410,17 +483,21 @@ class Config(Spec):
             problems.append(f"{where}: tables/{figure.table} has privacy: false, so nothing is attacked")
         return problems
 
-    def _of_override(self, where: str, scope: str, unknown: set[str]) -> list[str]:
+    def _of_scope(self, where: str, scope: str) -> list[str]:
         dataset, sized, size = scope.partition("/n")
         if dataset not in self.datasets:
-            return [f"{where}: no dataset {dataset!r}; there are: {', '.join(self.datasets)}"]
+            return [f"{where}: {self._no('dataset', dataset)}"]
         ranked = self.datasets[dataset].split.n_ranked
-        problems = []
         if sized and size not in map(str, range(1, ranked + 1)):
-            problems.append(f"{where}: n{size} is no request size of {dataset}; allowed: n1 to n{ranked}")
-        if unknown:
-            problems.append(f"{where}: {', '.join(sorted(unknown))} is not among the method's params")
-        return problems
+            return [f"{where}: n{size} is no request size of {dataset}; allowed: n1 to n{ranked}"]
+        return []
+
+
+def _unknown(where: str, names: Iterable[str], method: Method) -> list[str]:
+    """Return what is wrong with values for parameters that a method does not have."""
+    unknown = sorted(set(names) - set(method.params))
+    has = ", ".join(method.params) or "none"
+    return [f"{where}: {', '.join(unknown)} is not among the method's params; they are: {has}"] if unknown else []
 
 
 def check_config(config: MutableMapping[str, Any], where: str = "the configuration") -> None:
@@ -433,6 +510,12 @@ def check_config(config: MutableMapping[str, Any], where: str = "the configurati
     Raises:
         ConfigError: it names every problem that was found, and what is allowed.
     """
+    for key in ("data_root", "weights_root") if isinstance(config, Mapping) else ():
+        if isinstance(config.get(key), int | float | date):
+            raise ConfigError(
+                f"the configuration: {key} = {config[key]}, allowed: text. A folder whose name reads like a number is "
+                f'written --config {key}=./2023_10, or in a file {key}: "2023_10"'
+            )
     model = read(Config, config, where)
     for field in fields(Config):
         config.setdefault(field.name, getattr(model, field.name))

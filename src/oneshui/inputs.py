@@ -16,22 +16,6 @@ from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of
 Config = Mapping[str, Any]
 
 
-def check_figures(config: Config, where: str) -> None:
-    """Refuse a figure that nobody draws.
-
-    Args:
-        config: a checked configuration.
-        where: the file, for the message.
-
-    Raises:
-        ConfigError: it names the figure and the kinds that there are.
-    """
-    for name, figure in config["figures"].items():
-        if figure["kind"] not in (*KINDS, FACES):
-            allowed = f"{', '.join(KINDS)} or {FACES}"
-            raise ConfigError(f"{where}: figures/{name}/kind = {figure['kind']!r}, allowed: {allowed}")
-
-
 def methods_that_need(config: Config, *needs: str) -> list[str]:
     """Return the methods that need one of ``artefact``, ``nothing`` or ``data`` beside model and request."""
     return [name for name, entry in config["methods"].items() if needs_of(entry) in needs]

@@ -93,8 +93,12 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
         # convolutions are a quarter faster in this layout, also on the CPU
         model = model.eval().to(memory_format=torch.channels_last)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
-        fix = f"Names like it: {similar or 'none'}." if weights is None else f"Are {weights} the weights of this model?"
+        if not timm.is_model(name):
+            similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
+            fix = f"Names like it: {similar or 'none'}."
+        else:
+            fix = "Does it know these model_options and this input_px?"
+            fix = fix if weights is None else f"Are {weights} the weights of this model?"
         raise ConfigError(f"timm cannot build model {spec.architecture!r} ({error}). {fix}") from error
     if weights is not None:
         model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]

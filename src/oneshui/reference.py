@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from oneshui.checked import Schema, resolved, words
-from oneshui.config import FACES, Config
+from oneshui.checked import Schema, resolved, schema_of, words
+from oneshui.config import AGE_CLASSES, FACES, LABELS, MUFAC_CLASSES, PAIRED_SEED, Config
 from oneshui.data.layouts import LAYOUTS
 from oneshui.errors import DataError
-from oneshui.methods import METHODS, Revision
+from oneshui.methods import METHODS, params_of
 from oneshui.report.columns import COLUMNS, KEYS, Card
 from oneshui.report.figures import KINDS
 
@@ -49,28 +47,71 @@ def json_schema() -> dict[str, Any]:
     schema = _of_config()
     method, definitions = schema["$defs"]["Method"], schema["$defs"]
     method["properties"]["kind"] |= {"anyOf": [{"enum": [*METHODS]}, {"pattern": ":"}]}
-    method["allOf"] = []
+    for name, rules in _rules().items():
+        definitions[name]["allOf"] = rules
     for kind in METHODS:
         # a value can stand in params or in an override, so no key is required in either
         definitions[kind] = {key: value for key, value in _of_kind(kind).items() if key != "required"}
         of_kind = {"$ref": f"#/$defs/{kind}"}
         then = {"properties": {"params": of_kind, "overrides": {"additionalProperties": of_kind}}}
         method["allOf"].append({"if": {"properties": {"kind": {"const": kind}}}, "then": then})
+    definitions["Figure"]["properties"]["kind"]["enum"] = [*KINDS, FACES]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _of_config() -> dict[str, Any]:
     """Return the schema of a configuration, with the layouts of datasets."""
-    schema: dict[str, Any] = _tidy(TypeAdapter(Config).json_schema())
+    schema: dict[str, Any] = _tidy(schema_of(Config))
     keys = schema["$defs"]["Dataset"]["properties"]
     keys["layout"] = {"description": keys["layout"]["description"], "enum": [*LAYOUTS], "type": "string"}
     return schema
 
 
+def _rules() -> dict[str, list[dict[str, Any]]]:
+    """Return for each model what its keys ask of each other; the models say the same in code."""
+    one_source = {"oneOf": [{"required": ["folder"]}, {"required": ["synthetic"]}]}
+    drawn = {"required": ["synthetic"], **_keys(folder=False, options={"maxProperties": 0})}
+    given = {"required": ["mean", "std"], **_keys(mean={"not": {"type": "null"}}, std={"not": {"type": "null"}})}
+    fewest, most = AGE_CLASSES
+    return {
+        "Dataset": [
+            {**_if("layout", {"const": "synthetic"}), "then": drawn, "else": one_source},
+            *(
+                {**_if("layout", {"const": layout}), "then": _keys(synthetic=_keys(task={"const": labels}))}
+                for layout, labels in LABELS.items()
+            ),
+            {**_if("layout", {"const": "mufac"}), "then": _keys(synthetic=_keys(n_classes={"const": MUFAC_CLASSES}))},
+        ],
+        "SyntheticSpec": [
+            {
+                **_if("task", {"const": "classification"}),
+                "then": _keys(n_classes={"minimum": fewest, "maximum": most}),
+            }
+        ],
+        "TrainSpec": [{**_if("init_weights", {"const": "random"}), "then": given}],
+        "Attack": [{**_if("offline_a", {"const": PAIRED_SEED}), "then": _keys(references={"const": "own"})}],
+        "Method": [{**_if("kind", {"pattern": ":"}), "then": {"required": ["needs"]}, "else": _keys(needs=False)}],
+        "Figure": [
+            {
+                **_if("kind", {"const": FACES}),
+                "then": {"required": ["show_faces", "blocks"], **_keys(blocks={"maxItems": 1})},
+                "else": _keys(show_faces=False),
+            }
+        ],
+    }
+
+
+def _keys(**schemas: Any) -> dict[str, Any]:
+    return {"properties": schemas}
+
+
+def _if(key: str, schema: Schema) -> dict[str, Any]:
+    return {"if": {"required": [key], **_keys(**{key: schema})}}
+
+
 def _of_kind(kind: str) -> dict[str, Any]:
     """Return the schema of a kind's ``params``."""
-    schema: dict[str, Any] = _tidy(TypeAdapter(METHODS[kind].params).json_schema())
-    schema["properties"] |= _tidy(TypeAdapter(Revision).json_schema())["properties"]
+    schema: dict[str, Any] = _tidy(schema_of(params_of(kind)))
     return schema
 
 

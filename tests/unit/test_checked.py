@@ -3,13 +3,28 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pytest
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
-from oneshui.checked import ABSENT, Count, CropScale, Fraction, Once, Positive, Spec, arguments, checked, read, words
+from oneshui.checked import (
+    ABSENT,
+    Count,
+    CropScale,
+    Fraction,
+    Name,
+    Once,
+    Positive,
+    Spec,
+    arguments,
+    checked,
+    read,
+    schema_of,
+    words,
+)
 from oneshui.errors import ConfigError
 
 
@@ -91,6 +106,8 @@ both_typed = pytest.mark.parametrize(
         ({"pair": [0.0, "b"]}, "allowed: a list of 2, each a number$"),
         ({"pair": 0.0}, "pair = 0.0, allowed: a list of 2, each a number$"),
         ({"either": [1]}, r"either = \[1\], allowed: a number or text$"),
+        ({"number": "paired"}, "number = 'paired', allowed: a number$"),
+        ({"whole": "5"}, r"whole = '5', allowed: a whole number \(a whole number in YAML needs no quotes: 5\)$"),
     ],
 )
 def test_a_value_of_another_type_is_an_error(made: Read, values: dict[str, Any], allowed: str) -> None:
@@ -154,8 +171,8 @@ def test_a_type_that_no_configuration_can_hold_is_not_checked() -> None:
         other: Inner = None  # type: ignore[assignment]
 
     assert arguments(Own, {"lr": 1.0, "machine": "cpu", "other": {"a": 1}}, "own")["machine"] == "cpu"
-    with pytest.raises(ConfigError, match=r"^own: lr = 'x', allowed: a number \(a number in YAML"):
-        arguments(Own, {"lr": "x"}, "own")
+    with pytest.raises(ConfigError, match=r"^own: lr = '1e-3', allowed: a number \(a number in YAML"):
+        arguments(Own, {"lr": "1e-3"}, "own")
 
 
 @checked("inner")
@@ -179,6 +196,8 @@ class Outer(Spec):
     one: Inner = ABSENT
     once: Once[int] = ()
     share: Fraction | tuple[()] | None = None
+    free: Any = None
+    named: dict[Name, int] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +209,14 @@ class Outer(Spec):
         ({"row": [{"low": 1}, {"low": 1.5}]}, "file: row/1/low = 1.5, allowed: a whole number >= 1"),
         ({"filled": [{"low": 0}]}, "file: filled/0/low = 0, allowed: a whole number >= 1"),
         ({"filled": [{}]}, "file: filled/0: missing key low"),
-        ({"filled": []}, "file: filled = [], allowed: a list that is not empty, each keys with values"),
-        ({"one": None}, "file: one = null, allowed: keys with values"),
-        ({"one": {"low": "1"}}, "file: one/low = '1', allowed: a whole number >= 1 (a number in YAML needs"),
+        (
+            {"filled": []},
+            "file: filled = [], allowed: a list that is not empty, each a mapping with the keys low, high, crop",
+        ),
+        ({"filled": [3]}, "file: filled/0 = 3, allowed: a mapping with the keys low, high, crop"),
+        ({"one": None}, "file: one = null, allowed: a mapping with the keys low, high, crop"),
+        ({"one": {"low": "1"}}, "file: one/low = '1', allowed: a whole number >= 1 (a whole number in YAML needs no q"),
+        ({"one": {"low": "many"}}, "file: one/low = 'many', allowed: a whole number >= 1"),
         ({"one": {"low": 1, "crop": [0.9, 0.1]}}, "file: one/crop = [0.9, 0.1], allowed: the smaller number first"),
         ({"one": {"low": 10}}, "file: 2 problems\n  one: low = 10, allowed: <= high = 9\n  one: or higher"),
         ({"once": [1, 2, 1]}, "file: once = [1, 2, 1], allowed: each value once"),
@@ -200,8 +224,8 @@ class Outer(Spec):
         ({"share": [0.5]}, "file: share = [0.5], allowed: a number in [0, 1), [] or null"),
         (
             {"parts": {"a": {"low": 0, "crop": [2, 3]}}, "x": 1},
-            "file: 3 problems\n  unknown key x; allowed: parts, filled, row, one, once, share\n  parts/a/low = 0, "
-            "allowed: a whole number >= 1\n  parts/a/crop = [2, 3], allowed: a list of 2, each a number in (0, 1]",
+            "file: 3 problems\n  unknown key x; allowed: parts, filled, named, row, one, once, share, free\n  parts/a/"
+            "low = 0, allowed: a whole number >= 1\n  parts/a/crop = [2, 3], allowed: a list of 2, each a number in (",
         ),
     ],
 )
@@ -212,6 +236,46 @@ def test_errors_say_where_what_and_what_is_allowed(change: dict[str, Any], messa
     for jargon in ("pydantic", "http", "Input should", "constrained", "tuple["):
         assert jargon not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parts": {2024: {"low": 1}}}, 'parts/2024: the key 2024 is a number, allowed: text; quote it: "2024"'),
+        ({"parts": {True: {"low": 1}}}, 'parts/true: the key true is true, allowed: text; quote it: "true"'),
+        ({None: 1}, 'null: the key null is null, allowed: text; quote it: "null"'),
+        (
+            {"row": [{date(2024, 1, 2): 1}]},
+            'row/0/2024-01-02: the key 2024-01-02 is a date, allowed: text; quote it: "',
+        ),
+        (
+            {"free": [date(2024, 1, 2)]},
+            'free/0 = 2024-01-02 is a date, allowed: text, numbers, true, false and null; quote it to have text: "2024',
+        ),
+        ({"free": b"a"}, "free = b'a' is a bytes, allowed: text, numbers, true, false and null"),
+        ({"free": {1: date(2024, 1, 2), "a": {2}}}, "2 problems\n  free/1: the key 1 is a number"),
+        ({"named": {"a b": 1}}, "named: the key 'a b', allowed: a name of letters, digits and _"),
+        ({"named": {"a/../b": 1, "a": "x"}}, "2 problems\n  named: the key 'a/../b', allowed: a name of letters"),
+    ],
+)
+def test_what_only_yaml_can_write_is_refused_with_its_place(change: dict[Any, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(Outer, {"parts": {}, **change}, "file")
+    assert str(caught.value).startswith(f"file: {message}")
+
+
+def test_values_that_were_put_together_are_told_where_they_stand() -> None:
+    places = {"high": "overrides/a", "rate": "overrides/a", "": "params"}
+    for raw, message in (
+        ({"low": 0}, "file: params/low = 0"),
+        ({"low": 1, "high": 0}, "file: overrides/a/high = 0, allowed: a whole number >= 1"),
+        ({"low": 1, "rate": 2}, "file: overrides/a: unknown key rate; allowed: low, high, crop"),
+        ({"high": 2}, "file: params: missing key low; it has: high"),
+        ({"low": 3, "high": 2}, "file: 2 problems\n  params: low = 3, allowed: <= high = 2"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read(Inner, raw, "file", places)
+        assert str(caught.value).startswith(message)
 
 
 def test_a_model_made_in_python_is_checked_too() -> None:
@@ -253,9 +317,10 @@ def test_a_class_below_a_model_has_its_checks() -> None:
         (Annotated[tuple[int, ...], Field(min_length=1)], "a list that is not empty, each a whole number"),
         (Once[str], "a list, each text that differs from the others"),
         (dict[str, int], "keys with values"),
+        (tuple[Any, ...], "a list"),
         (Any, "anything"),
     ],
 )
 def test_what_a_type_allows_in_words(kind: Any, text: str) -> None:
-    schema = TypeAdapter(kind).json_schema()
+    schema = schema_of(kind)
     assert words(schema, schema) == text

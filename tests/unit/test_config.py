@@ -1,12 +1,14 @@
 """Configuration as values."""
 
 import copy
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from oneshui.checked import ABSENT
 from oneshui.config import (
     AttackSpec,
     ProbeSpec,
@@ -18,8 +20,6 @@ from oneshui.config import (
     per_channel,
 )
 from oneshui.errors import ConfigError
-from oneshui.methods import METHODS as KINDS
-from oneshui.methods import check_methods
 
 TRAINING: dict[str, Any] = {
     "model": "resnet10t.c3_in1k", "model_options": {}, "init_weights": "timm", "input_px": 32, "epochs": 1,
@@ -94,6 +94,13 @@ FACES = {
 PAPER: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
 
 
+CLASSES = "classification"
+#: changes that make a dataset one of drawn faces; ABSENT removes a key
+DRAWN = {
+    "datasets/celeba/layout": "synthetic", "datasets/celeba/synthetic": FACES, "datasets/celeba/folder": ABSENT,
+}  # fmt: skip
+
+
 def make_config(**change: Any) -> dict[str, Any]:
     """A table on celeba, the paper's; dataset other has one ranked identity and no training."""
     config = copy.deepcopy(PAPER)
@@ -114,6 +121,7 @@ def make_config(**change: Any) -> dict[str, Any]:
         "tables": {"table1": table},
         "figures": {"figure4": {"kind": "table_bars", "table": "table1"}},
         "seeds": [0],
+        "selection": {**config["selection"], "grids": {}},
     }
 
 
@@ -177,33 +185,6 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
         check_config(config)
 
 
-def test_hyper_parameters_are_checked_for_every_dataset_and_size() -> None:
-    config = copy.deepcopy(PAPER)
-    check_methods(config)
-    pgu = config["methods"]["pgu"]
-    pgu["overrides"]["mufac/n10"]["gamma"] = 1.5
-    message = r"my.yaml: methods/pgu/params for mufac, n = 10: gamma = 1.5, allowed: a number in \(0, 1\)"
-    with pytest.raises(ConfigError, match=message):
-        check_methods(config, "my.yaml")
-    pgu |= {"kind": "mine:PGU", "needs": "artefact"}  # a kind of your own checks its own
-    check_methods(config)
-    pgu["kind"] = "pug"
-    with pytest.raises(
-        ConfigError, match=rf"methods/pgu/kind = 'pug', allowed: {', '.join(KINDS)}, or your own module:Cl"
-    ):
-        check_methods(config)
-
-
-@pytest.mark.parametrize("revision", [0, 1.5, "2", None])
-def test_revision_of_a_method_is_a_whole_number(revision: Any) -> None:
-    config = copy.deepcopy(PAPER)
-    config["methods"]["ssd"]["params"]["revision"] = 2
-    check_methods(config)
-    config["methods"]["ssd"]["params"]["revision"] = revision
-    with pytest.raises(ConfigError, match=r"methods/ssd/params for .*: revision = .*, allowed: a whole number >= 1"):
-        check_methods(config)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -223,7 +204,47 @@ def test_revision_of_a_method_is_a_whole_number(revision: Any) -> None:
             "stored_px = [4, 4], allowed: a list of 2, each a whole number in [8, 4096]",
         ),
         ({"training/celeba/lr": "1e-3"}, "training/celeba/lr = '1e-3', allowed: a number > 0 (a number in YAML needs"),
-        ({"methods/meta/kind": "mine:"}, "methods/meta/kind = 'mine:', allowed: "),
+        ({"methods/meta/kind": "mine:"}, "methods/meta/kind = 'mine:', allowed: a kind of ours, or `module:Class`"),
+        ({"methods/plain": None}, "methods/plain = null, allowed: a mapping with the keys kind, params, "),
+        ({"attack": None}, "attack = null, allowed: a mapping with the keys views, crop_scale, "),
+        ({"tables/table1/title": date(2024, 1, 2)}, "tables/table1/title = 2024-01-02 is a date, allowed: text"),
+        ({"datasets/celeba/split/n_ranked": "5"}, "n_ranked = '5', allowed: a whole number >= 1 (a whole number in YA"),
+        (
+            {"tables/table1/blocks": [{"dataset": "celeba", "n": 5}, {"dataset": "celeba", "n": 5}]},
+            "tables/table1/blocks = [{'dataset': 'celeba', 'n': 5}, {'dataset': 'celeba', 'n': 5}], allowed: each val",
+        ),
+        ({"tables/table1/blocks": [1]}, "tables/table1/blocks/0 = 1, allowed: a mapping with the keys dataset, n"),
+        ({"training/lfw": PAPER["training"]["celeba"]}, "training/lfw: no dataset 'lfw'; there are: celeba, other"),
+        ({"selection/seeds": [0, 7]}, "selection/seeds: 7 is not among seeds; they are: 0"),
+        ({"selection/grids": {"NO": {"lr": [1.0]}}}, "selection/grids/NO: no method 'NO'; there are: meta, plain"),
+        (
+            {"selection/grids": {"meta": {"lr": [1.0], "ir": [1.0]}}},
+            "selection/grids/meta: ir is not among the method's params; they are: lr, epochs, eta",
+        ),
+        (
+            {"tables/table1/published": {"table": 7, "variants": {"ssd": "first"}}},
+            "tables/table1/published/variants/ssd: the table has no such method; it has: meta, plain",
+        ),
+        (
+            {"tables/table1/published": {"table": 7, "variants": {"meta": {"celeba/n6": "first"}}}},
+            "published/variants/meta/celeba/n6: the table has no such setting; it has: celeba/n5",
+        ),
+        (DRAWN | {"datasets/celeba/folder": "celeba"}, "datasets/celeba: unknown key folder: with layout: synthetic"),
+        (DRAWN | {"datasets/celeba/options": {"file": "a"}}, "datasets/celeba: options = {'file': 'a'}, allowed: {}"),
+        (
+            DRAWN | {"datasets/celeba/layout": "celeba", "datasets/celeba/synthetic": FACES | {"task": CLASSES}},
+            "datasets/celeba: synthetic.task is 'classification', but the celeba layout holds multilabel labels.",
+        ),
+        (
+            DRAWN | {"datasets/celeba/layout": "mufac"},
+            "datasets/celeba: synthetic.task is 'multilabel', but the mufac layout holds classification labels.",
+        ),
+        (
+            DRAWN
+            | {"datasets/celeba/layout": "mufac"}
+            | {"datasets/celeba/synthetic": FACES | {"task": CLASSES, "n_classes": 7}},
+            "datasets/celeba: synthetic.n_classes is 7, but the mufac layout has 8 classes. Set it so.",
+        ),
         (
             {"methods/meta/kind": "mine:Mine"},
             "methods/meta: missing key needs: a kind of your own must say what it needs",
@@ -259,9 +280,45 @@ def test_impossible_value_is_refused_with_its_place(change: dict[str, Any], mess
         for key in parents:
             place = place[key]
         place[last] = value
+        if last == "folder" and value is ABSENT and "datasets/celeba/synthetic" in change:
+            del place[last]
     with pytest.raises(ConfigError) as caught:
         check_config(config, "my.yaml")
     assert message in str(caught.value) and "problems" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["datasets", "training", "methods", "tables", "figures"])
+@pytest.mark.parametrize("name", ["a b", "a.b", "a/../b", "a/b", "a{b}", "", "a\n"])
+def test_names_become_files_and_so_are_checked(section: str, name: str) -> None:
+    config = make_config()
+    config[section][name] = next(iter(config[section].values()))
+    with pytest.raises(ConfigError) as caught:
+        check_config(config, "my.yaml")
+    assert f"{section}: the key {name!r}, allowed: a name of letters, digits and _" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["datasets", "training", "methods", "tables", "figures"])
+@pytest.mark.parametrize(("name", "shown"), [(2024, "2024"), (True, "true")])
+def test_a_name_that_yaml_takes_for_something_else_must_be_quoted(section: str, name: Any, shown: str) -> None:
+    config = make_config()
+    config[section][name] = next(iter(config[section].values()))
+    with pytest.raises(ConfigError, match=rf'{section}/{shown}: the key {shown} is .*; quote it: "{shown}"'):
+        check_config(config)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "retrain", "ceiling"])
+def test_a_method_cannot_be_called_like_a_trained_model(name: str) -> None:
+    config = make_config()
+    config["methods"][name] = config["methods"]["plain"]
+    with pytest.raises(ConfigError, match=f"methods/{name}: {name} is the name of a trained model"):
+        check_config(config)
+
+
+def test_a_table_cannot_be_called_like_the_second_file_of_another() -> None:
+    config = make_config()
+    config["tables"]["table1_tidy"] = config["tables"]["table1"]
+    with pytest.raises(ConfigError, match="tables/table1_tidy: the name must not end in _tidy"):
+        check_config(config)
 
 
 def test_left_out_keys_are_added_and_all_else_stays_as_it_was_written() -> None:
@@ -281,6 +338,18 @@ def test_all_problems_are_told_at_once() -> None:
         check_config(config, "my.yaml")
 
 
+@pytest.mark.parametrize("value", [5, 202310, 1.5, date(2024, 1, 2)])
+def test_a_folder_whose_name_reads_like_a_number_is_told_how_to_write_it(value: Any) -> None:
+    said = r"^the configuration: data_root = .*, allowed: text\. .* --config data_root=\./2023_10, or in a file"
+    with pytest.raises(ConfigError, match=said):
+        check_config({**make_config(), "data_root": value}, "my.yaml")
+
+
+def test_what_there_is_none_of_is_said() -> None:
+    with pytest.raises(ConfigError, match="figures/figure4: no table 'table1'; there are: none"):
+        check_config({**make_config(), "tables": {}})
+
+
 def test_choosing_on_a_paired_seed_needs_two() -> None:
     config = make_config()
     config["attack"] = {**config["attack"], "offline_a": "paired_seed"}
@@ -298,7 +367,8 @@ def test_published_configuration_passes() -> None:
     [
         ("lfw", {"lr": 1.0}, "methods/meta/overrides/lfw: no dataset 'lfw'; there are: celeba, other"),
         ("lfw/n5", {"lr": 1.0}, "methods/meta/overrides/lfw/n5: no dataset 'lfw'"),
-        ("celeba/5", {"lr": 1.0}, "no dataset 'celeba/5'"),
+        ("celeba/5", {"lr": 1.0}, "methods/meta/overrides: the key 'celeba/5', allowed: DATASET or DATASET/nN"),
+        ("de mo", {"lr": 1.0}, "methods/meta/overrides: the key 'de mo', allowed: DATASET or DATASET/nN"),
         ("celeba/n0", {"lr": 1.0}, "methods/meta/overrides/celeba/n0: n0 is no request size of celeba; .* n1 to n10"),
         ("celeba/n99", {"lr": 1.0}, "n99 is no request size of celeba; allowed: n1 to n10"),
         ("celeba/n05", {"lr": 1.0}, "n05 is no request size of celeba"),

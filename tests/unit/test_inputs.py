@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from oneshui.errors import ConfigError
-from oneshui.inputs import Results, Runs, check_figures, methods_that_need
-from oneshui.report.figures import KINDS
+from oneshui.inputs import Results, Runs, methods_that_need
 
 ENTRY = {"layout": "celeba", "folder": "CelebA", "options": {}, "identities": None, "min_images": 1,
          "duplicate_distance": 0, "stored_px": [8, 8]}  # fmt: skip
@@ -169,11 +168,3 @@ def test_the_report_is_made_from_tables_attacks_and_identities() -> None:
     assert (files["attacks"], files["roc"]) == (["results/attacks/private.csv"], ["results/figures/roc.csv"])
     assert len(files["identities"]) == len(set(files["identities"])) == 2 * 3 * 2
     assert files["splits"] == [f"results/splits/toy/seed{seed}.parquet" for seed in range(3)]
-
-
-def test_a_figure_that_nobody_draws_is_refused() -> None:
-    figures = {"pie": {"kind": "pie", "table": "plain"}}
-    check_figures(config(), "c.yaml")
-    allowed = f"{', '.join(KINDS)} or hardest_identities"
-    with pytest.raises(ConfigError, match=rf"c\.yaml: figures/pie/kind = 'pie', allowed: {allowed}$"):
-        check_figures(config(figures=figures), "c.yaml")

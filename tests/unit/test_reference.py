@@ -111,6 +111,89 @@ def test_an_editor_marks_what_is_wrong(path: str, value: Any) -> None:
     assert errors(config)
 
 
+DRAWN = {
+    "task": "multilabel", "n_identities": 3, "images_per_identity": [2, 3], "image_px": 16, "n_classes": 8,
+    "memorised_frac": 0.0, "noise_frac": 0.0, "seed": 0,
+}  # fmt: skip
+CLASSES = DRAWN | {"task": "classification"}
+OWN = {"kind": "mine:Mine", "params": {"lr": 1}}
+HARDEST = {"kind": "hardest_identities", "table": "table1", "show_faces": False}
+BLOCK, OTHER = {"dataset": "celebahq", "n": 50}, {"dataset": "celebahq", "n": 20}
+TRAINING = yaml.safe_load((ROOT / "config/demo.yaml").read_text())["training"]["demo"]  # from random weights
+
+
+def without(key: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("path", "good", "bad"),
+    [
+        ("datasets/celeba", {"layout": "synthetic", "synthetic": DRAWN}, {"layout": "synthetic"}),
+        ("datasets/celeba", {"layout": "manifest", "folder": "a"}, {"layout": "manifest"}),
+        (
+            "datasets/celeba",
+            {"layout": "celeba", "folder": "a"},
+            {"layout": "celeba", "folder": "a", "synthetic": DRAWN},
+        ),
+        (
+            "datasets/celeba",
+            {"layout": "synthetic", "synthetic": DRAWN},
+            {"layout": "synthetic", "synthetic": DRAWN, "folder": "a"},
+        ),
+        (
+            "datasets/celeba",
+            {"layout": "celeba", "synthetic": DRAWN},
+            {"layout": "celeba", "synthetic": CLASSES},
+        ),
+        (
+            "datasets/celeba",
+            {"layout": "mufac", "synthetic": CLASSES},
+            {"layout": "mufac", "synthetic": CLASSES | {"n_classes": 7}},
+        ),
+        (
+            "datasets/celeba",
+            {"layout": "manifest", "synthetic": DRAWN | {"n_classes": 1}},
+            {"layout": "manifest", "synthetic": CLASSES | {"n_classes": 1}},
+        ),
+        ("training/celeba", TRAINING, without("mean", TRAINING)),
+        ("training/celeba", TRAINING, TRAINING | {"std": None}),
+        ("figures/figure4/kind", "harm", "pie"),
+        ("figures/figure4", {"kind": "harm", "table": "table1"}, HARDEST | {"kind": "harm", "blocks": [BLOCK]}),
+        ("figures/figure6", HARDEST | {"blocks": [BLOCK]}, HARDEST),
+        ("figures/figure6", HARDEST | {"blocks": [BLOCK]}, HARDEST | {"blocks": [BLOCK, OTHER]}),
+        ("figures/figure6", HARDEST | {"blocks": [BLOCK]}, without("show_faces", HARDEST | {"blocks": [BLOCK]})),
+        ("methods/jit", OWN | {"needs": "nothing"}, OWN),
+        ("methods/jit", {"kind": "jit", "params": {}}, {"kind": "jit", "params": {}, "needs": "nothing"}),
+        ("methods/ssd/overrides", {"celeba/n5": {}, "celeba": {}}, {"de mo": {}}),
+        ("tables", {}, {"a b": None}),
+        ("tables/table1/blocks", [BLOCK, OTHER], [BLOCK, BLOCK]),
+        ("attack/offline_a", "paired_seed", "paired"),
+    ],
+)
+def test_an_editor_knows_what_keys_ask_of_each_other(path: str, good: Any, bad: Any) -> None:
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    *parents, last = path.split("/")
+    place = config
+    for key in parents:
+        place = place[key]
+    if parents == ["datasets"]:
+        kept = {key: value for key, value in place[last].items() if key not in ("layout", "folder", "synthetic")}
+        good, bad = kept | good, kept | bad
+    place[last] = good
+    assert errors(config) == []
+    place[last] = bad
+    assert errors(config)
+
+
+def test_an_editor_knows_that_references_of_other_seeds_need_a_fixed_weight() -> None:
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["attack"]["references"] = "seeds"
+    assert errors(config) == []
+    config["attack"]["offline_a"] = "paired_seed"
+    assert errors(config) == ["attack/references"]
+
+
 def test_a_card_without_a_place_for_its_table_is_an_error(tmp_path: Path) -> None:
     copied(tmp_path)
     (tmp_path / "docs/methods/jit.md").write_text("# JiT\n")

@@ -63,10 +63,10 @@ def broken(**changes: object) -> dict[str, object]:
         ({"datasets__toy__split__train": 1.5}, "datasets/toy/split/train = 1.5, allowed: a number in (0, 1)"),
         ({"datasets__toy__layout": "imagenet"}, "imagenet"),
         ({"methods__ssd__params__alpha": 1.0}, "alpha"),
-        (
-            {"methods__ssd__params__selection": 0},
-            "methods/ssd/params for toy, n = 3: selection = 0, allowed: ",
-        ),
+        ({"methods__ssd__params__selection": 0}, "methods/ssd/params/selection = 0, allowed: "),
+        ({"selection__grids": {"ssd": {"selection": [0]}}}, "selection/grids/ssd/selection = 0, allowed: "),
+        ({"methods__20/24": {"kind": "ssd", "params": {}}}, "methods: the key '20/24', allowed: a name of letters"),
+        ({"figures__toy_bars__kind": "pie"}, "figures/toy_bars/kind = 'pie', allowed: table_bars, "),
         ({"methods__metaunlearn__params__terms": "third"}, "third"),
         ({"methods__ssd__kind": "forget_everything"}, "forget_everything"),
         ({"methods__ssd__kind": "mine:Mine"}, "needs"),
@@ -94,6 +94,32 @@ def test_impossible_configuration_is_refused(
     said = snakemake("--dry-run", "--configfile", str(config), fails=True).stdout
     assert message in said
     assert "Traceback" not in said and "pydantic" not in said and 'File "' not in said
+
+
+def test_names_that_yaml_takes_for_something_else_are_told_without_places_in_our_code(
+    snakemake: Run, tmp_path: Path
+) -> None:
+    config = toy_config()
+    config["methods"][1] = config["methods"]["ssd"]
+    path = write_config(tmp_path, config)
+    for arguments, message in (
+        ((), 'config.yaml: methods/1: the key 1 is a number, allowed: text; quote it: "1"'),
+        (("--config", "data_root=2023_10"), "the configuration: data_root = 202310, allowed: text"),
+    ):
+        said = snakemake("--dry-run", "--configfile", str(path), *arguments, fails=True).stdout
+        assert message in said
+        assert "Traceback" not in said and 'File "' not in said
+
+
+def test_faces_that_may_not_be_shown_are_refused_by_name(snakemake: Run, tmp_path: Path) -> None:
+    config = toy_config()
+    config["figures"]["faces"] = {
+        "kind": "hardest_identities", "table": "toy", "blocks": config["tables"]["toy"]["blocks"], "show_faces": False,
+    }  # fmt: skip
+    path = str(write_config(tmp_path, config))
+    said = snakemake("--dry-run", "--configfile", path, "--", "results/figures/faces.pdf", fails=True).stdout
+    assert "config.yaml: figures/faces shows faces. Set its show_faces: true if you may show them." in said
+    assert "Traceback" not in said and "Exception" not in said and 'File "' not in said
 
 
 def test_unlearning_lists_no_training_data(snakemake: Run, tmp_path: Path) -> None:

@@ -179,8 +179,10 @@ def test_network_that_a_method_cannot_work_with_is_refused_when_planned(snakemak
     for model, options, reason in (
         ("resnet999", {}, "timm cannot build model 'resnet999'"),
         ("resnet18", {"nonsense": 1}, "timm cannot build model 'resnet18'"),  # listed, but not with this option
+        ("resnet18", {"num_classes": 3}, "model_options: leave out num_classes"),
     ):
         training |= {"model": model, "model_options": options}
         said = snakemake("--dry-run", "--configfile", str(write_config(tmp_path, config)), fails=True).stdout
-        assert f"training/toy: {reason}" in said
-        assert "Traceback" not in said
+        assert f"config.yaml: training/toy: {reason}" in said
+        assert "Traceback" not in said and 'File "' not in said
+        assert ("Names like it" in said) == (model == "resnet999")

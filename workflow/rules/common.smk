@@ -8,38 +8,33 @@ import sys
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 
-from oneshui.config import (
-    changed_keys,
-    check_config,
-    index_options,
-    raw_path,
-)
-from oneshui.data.layouts import annotation_files, check_layouts
+from oneshui.config import QUERIES, changed_keys, index_options, raw_path
+from oneshui.data.layouts import annotation_files
 from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
-from oneshui.inputs import Results, Runs, check_figures, methods_that_need
-from oneshui.methods import check_methods
+from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
+from oneshui.planning.checks import check
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
-try:
-    check_config(config, CONFIG_FILE)
-    check_layouts(config, CONFIG_FILE)
-    check_methods(config, CONFIG_FILE)
-    check_figures(config, CONFIG_FILE)
-except ConfigError as error:
-    # Snakemake prints the places in our code for every other exception
-    sys.exit(f"ConfigError in {error}")
-
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
+NETWORKS = os.path.join(RESOURCES, "networks.csv")
 
-refuse_networks(
-    config, os.path.join(RESOURCES, "networks.csv"), ".snakemake/oneshui/networks"
-)
+
+def refuse(error):
+    """End with the message alone: Snakemake prints the places in our code for every other exception."""
+    sys.exit(f"ConfigError in {error}")
+
+
+try:
+    check(config, CONFIG_FILE)
+    refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
+except ConfigError as error:
+    refuse(error)
 
 # GPUs that a GPU rule asks for, and CPU threads beside them. Without a GPU one thread a job fills the cores best,
 # because several jobs run at once.
@@ -49,10 +44,8 @@ THREADS = 4 if GPUS else 1
 SEEDS = config["seeds"]
 runs, results = Runs(config), Results(config)
 
-# what scores, attacks and linear probes depend on, and no more: a new gamma must not ask a model anew
-ATTACK_QUERIES = {
-    key: config["attack"][key] for key in ("views", "crop_scale", "max_reference")
-}
+# not the whole of it: a new gamma must not ask a model anew
+ATTACK_QUERIES = {key: config["attack"][key] for key in QUERIES}
 ATTACK = {key: value for key, value in config["attack"].items() if key != "refit_c"}
 PROBE = {key: config["attack"][key] for key in ("max_reference", "refit_c")}
 
@@ -74,6 +67,14 @@ def one_of(names):
 def raw_folder(wildcards):
     """The folder of raw images: the user's, or the one that render_faces fills."""
     return raw_path(config, wildcards.dataset)
+
+
+def faces_inputs(wildcards):
+    """Files of a figure that shows faces. Refuses one that the configuration does not ask for."""
+    try:
+        return results.faces_inputs(wildcards)
+    except ConfigError as error:
+        refuse(f"{CONFIG_FILE}: {error}")
 
 
 def refuse_stale_index(wildcards):

@@ -58,7 +58,7 @@ rule make_figure:
 # only on request, and in no report
 rule make_faces_figure:
     input:
-        unpack(results.faces_inputs),
+        unpack(faces_inputs),
     output:
         pdf="results/figures/{figure}.pdf",
         png="results/figures/{figure}.png",

@@ -72,7 +72,7 @@ def check_layouts(config: Mapping[str, Any], where: str = "the configuration") -
         try:
             annotation_files(entry["layout"], "", entry["options"])
         except ConfigError as error:
-            raise ConfigError(f"{where}: datasets/{name}: {error}") from error
+            raise ConfigError(f"{where}: datasets/{name}/options: {error}") from error
 
 
 def read_annotations(layout: str, folder: Path, options: Options) -> Annotations:

@@ -12,13 +12,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from oneshui.config import SyntheticSpec
+from oneshui.config import SyntheticSpec, layout_problem
 from oneshui.data.synthetic import Face, class_names, n_images, person_in, render_faces
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
 from oneshui.seeds import stream
-
-_MUFAC_CLASSES: Final = 8
 
 
 def write_raw(spec: SyntheticSpec, folder: Path, layout: str) -> None:
@@ -37,18 +35,16 @@ def write_raw(spec: SyntheticSpec, folder: Path, layout: str) -> None:
     """
     if layout not in _WRITERS:
         raise ConfigError(f"layout is {layout!r}, allowed: {', '.join(_WRITERS)}. Correct it in the configuration.")
-    task, write = _WRITERS[layout]
-    if task is not None and spec.task != task:
-        raise ConfigError(f"synthetic.task is {spec.task!r}, but the {layout} layout holds {task} labels. Set it so.")
-    if layout == "mufac" and spec.n_classes != _MUFAC_CLASSES:
-        raise ConfigError(f"synthetic.n_classes is {spec.n_classes}, but the mufac layout has 8 classes. Set it to 8.")
+    problem = layout_problem(spec, layout)
+    if problem:
+        raise ConfigError(problem)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is a file or a folder that is not empty. Delete it, or name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
         fresh = Path(parent) / "raw"
         fresh.mkdir()
-        write(spec, fresh)
+        _WRITERS[layout](spec, fresh)
         if folder.exists():
             folder.rmdir()
         os.replace(fresh, folder)
@@ -165,11 +161,11 @@ def _write_manifest(spec: SyntheticSpec, folder: Path) -> None:
     _write_csv(folder / "manifest.csv", rows)
 
 
-#: layout -> the task it needs (None: either), and what writes it
-_WRITERS: Final[Mapping[str, tuple[str | None, Callable[[SyntheticSpec, Path], None]]]] = {
-    "mufac": ("classification", _write_mufac),
-    "celeba": ("multilabel", _write_celeba),
-    "celebahq": ("multilabel", _write_celebahq),
-    "manifest": (None, _write_manifest),
-    "synthetic": (None, _write_manifest),
+#: what writes a layout
+_WRITERS: Final[Mapping[str, Callable[[SyntheticSpec, Path], None]]] = {
+    "mufac": _write_mufac,
+    "celeba": _write_celeba,
+    "celebahq": _write_celebahq,
+    "manifest": _write_manifest,
+    "synthetic": _write_manifest,
 }

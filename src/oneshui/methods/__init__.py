@@ -3,18 +3,16 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import Field
 
 from oneshui.checked import Count, Spec, arguments, checked, read
-from oneshui.config import grid_points, method_spec
+from oneshui.config import NEEDS
 from oneshui.errors import ConfigError
 from oneshui.methods import params
 from oneshui.methods.costs import Cost
-
-#: what a method needs at unlearning time beside the model and the request: its artefact, nothing, or D_f and D_r
-NEEDS = ("artefact", "nothing", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +92,6 @@ METHODS: dict[str, Kind] = {
 }  # fmt: skip
 
 
-_KINDS = f"{', '.join(METHODS)}, or your own module:Class"
-
-
 @checked("revision")
 class Revision(Spec):
     """A key that the params of every kind may have; no method sees it."""
@@ -113,7 +108,7 @@ def needs_of(entry: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: the kind is unknown, or is your own and does not say what it needs.
     """
-    kind = _known_kind(entry)
+    kind = known_kind(entry)
     if kind in METHODS:
         return METHODS[kind].needs
     if entry.get("needs") not in NEEDS:
@@ -121,11 +116,28 @@ def needs_of(entry: Mapping[str, Any]) -> str:
     return str(entry["needs"])
 
 
-def _known_kind(entry: Mapping[str, Any]) -> str:
+def known_kind(entry: Mapping[str, Any], where: str = "") -> str:
+    """Return the kind of a config entry: one of ``METHODS``, or ``module:Class``.
+
+    Args:
+        entry: of a method, or its spec.
+        where: its place in a file, for the message.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
     kind = entry.get("kind")
     if not isinstance(kind, str) or (kind not in METHODS and ":" not in kind):
-        raise ConfigError(f"method kind {kind!r} is unknown, allowed: {_KINDS}")
+        said = f"{where} = {kind!r}" if where else f"method kind {kind!r} is unknown"
+        raise ConfigError(f"{said}, allowed: {', '.join(METHODS)}, or your own module:Class")
     return kind
+
+
+@cache
+def params_of(kind: str) -> type[Spec]:
+    """Return the model of all keys that ``params`` of a kind of ours may have."""
+    params_, said = METHODS[kind].params, {"__doc__": METHODS[kind].params.__doc__, "__module__": __name__}
+    return checked(kind)(type(params_.__name__, (Revision, params_), said))
 
 
 def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,26 +148,6 @@ def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key in kept}
 
 
-def check_methods(config: Mapping[str, Any], where: str = "the configuration") -> None:
-    """Refuse unknown kinds, and wrong hyper-parameters of ours for every dataset and size that a table asks for.
-
-    A kind of your own is not imported here; it is checked when it is made.
-
-    Raises:
-        ConfigError: naming the method, dataset and size.
-    """
-    for name, entry in config["methods"].items():
-        if ":" not in entry["kind"] and entry["kind"] not in METHODS:
-            raise ConfigError(f"{where}: methods/{name}/kind = {entry['kind']!r}, allowed: {_KINDS}")
-    for dataset, n, method in grid_points(config["tables"]):
-        spec = method_spec(config["methods"], method, dataset, n)
-        kind = METHODS.get(spec.pop("kind"))
-        if kind is not None:
-            at = f"{where}: methods/{method}/params for {dataset}, n = {n}"
-            read(Revision, {"revision": spec.pop("revision", 1)}, at)
-            read(kind.params, spec, at)
-
-
 def make_method(spec: Mapping[str, Any]) -> Any:
     """Return the method described by ``spec``, a mapping with ``kind`` and the kind's hyper-parameters.
 
@@ -163,7 +155,7 @@ def make_method(spec: Mapping[str, Any]) -> Any:
         ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
     """
     values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
-    kind = _known_kind(spec)
+    kind = known_kind(spec)
     target = METHODS[kind].target if kind in METHODS else kind
     module_name, _, class_name = target.partition(":")
     try:

@@ -3,17 +3,18 @@
 import functools
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from oneshui.config import Combine
 from oneshui.errors import ConfigError, DataError
 from oneshui.metrics.roc import interpolated_tpr
 
 FloatArray = npt.NDArray[np.float64]
 
-#: how views become one score
-COMBINE = ("mean_log_ratio", "majority")
+COMBINE = get_args(Combine)
 #: what the published protocol tries, and the false positive rate that it reads off
 PUBLISHED_GAMMAS = (1.0, 2.0, 4.0, 8.0)
 PUBLISHED_WEIGHTS = (0.2, 0.3, 0.5, 1.0)

@@ -16,7 +16,9 @@ from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
 
 
-def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | Path) -> None:
+def refuse_networks(
+    config: Mapping[str, Any], table: str | Path, cache: str | Path, where: str = "the configuration"
+) -> None:
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
     A network that stands in ``table`` with the same options and input is known, for the kinds that have a column. What
@@ -27,6 +29,7 @@ def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | P
         table: ``resources/networks.csv``: ``network``, ``options`` (JSON), ``px``, ``family``, and columns for
             kinds of methods: "" or why not.
         cache: folder of earlier answers.
+        where: the file, for the message.
 
     Raises:
         ConfigError: it names dataset, network, method, the reason, and networks that work.
@@ -40,15 +43,15 @@ def refuse_networks(config: Mapping[str, Any], table: str | Path, cache: str | P
         problems = {name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row}
         untried = {name: specs for name, specs in methods.items() if name not in problems}
         if untried:
-            problems |= _tried(training, untried, Path(cache), f"training/{dataset}")
+            problems |= _tried(training, untried, Path(cache), f"{where}: training/{dataset}")
         for name, problem in problems.items():
             if problem:
                 kind = methods[name][0]["kind"]
                 fit = dict.fromkeys(row["network"] for row in rows if not row.get(kind, "not tried"))
                 raise ConfigError(
-                    f"training/{dataset}: method {name} cannot work with {training['model']}: {problem} Networks that "
-                    f"it works with: {', '.join(fit) or 'none is known'}. Or leave {name} out of the tables of "
-                    f"{dataset}."
+                    f"{where}: training/{dataset}: method {name} cannot work with {training['model']}: {problem} "
+                    f"Networks that it works with: {', '.join(fit) or 'none is known'}. Or leave {name} out of the "
+                    f"tables of {dataset}."
                 )
 
 

@@ -1,0 +1,91 @@
+"""Refusing a configuration before anything runs: all checks that need no network, in one place. No torch here."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import fields
+from typing import Any
+
+from oneshui.checked import read
+from oneshui.config import FACES, check_config, grid_points
+from oneshui.data.layouts import check_layouts
+from oneshui.errors import ConfigError
+from oneshui.methods import METHODS, known_kind, params_of
+from oneshui.report.figures import KINDS
+
+#: combinations of a grid that are checked; whoever has more waits for hours until the last of them is refused
+_COMBINATIONS = 1000
+
+
+def check(config: MutableMapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse a configuration that is wrong, and add the keys that were left out.
+
+    Args:
+        config: as it was written. Its values stay as they are.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: it names what is wrong, where, and what is allowed.
+    """
+    check_config(config, where)
+    check_layouts(config, where)
+    check_methods(config, where)
+    check_figures(config, where)
+
+
+def check_methods(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse unknown kinds, and wrong hyper-parameters of ours: as they are used, as overridden, and to be tried.
+
+    A kind of your own is not imported here; it is checked when it is made.
+
+    Raises:
+        ConfigError: with the place of the value.
+    """
+    used: dict[str, set[tuple[str, ...]]] = {}
+    for dataset, n, name in grid_points(config["tables"]):
+        used.setdefault(name, set()).add((dataset, f"{dataset}/n{n}"))
+    for name, entry in config["methods"].items():
+        kind = known_kind(entry, f"{where}: methods/{name}/kind")
+        if kind in METHODS:
+            grid = config["selection"]["grids"].get(name, {})
+            for values, places in _specs(name, entry, used.get(name, {()}), grid):
+                read(params_of(kind), values, where, places)
+
+
+def _specs(
+    name: str, entry: Mapping[str, Any], used: Iterable[tuple[str, ...]], grid: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield hyper-parameters of a method, each time with the place of each (``read``).
+
+    Args:
+        name: of the method.
+        entry: of it.
+        used: the keys that overrides may have for each setting of the tables.
+        grid: values to try.
+    """
+    overrides, params = entry.get("overrides", {}), f"methods/{name}/params"
+    scopes = {*used, *((scope.partition("/n")[0], scope) for scope in overrides)}
+    ways = {tuple(dict.fromkeys(scope for scope in way if scope in overrides)) for way in scopes}
+    known = [field.name for field in fields(params_of(entry["kind"]))]  # type: ignore[arg-type]
+    for way in sorted(ways, key=lambda way: (len(way), way)):
+        values = dict(entry["params"])
+        places = {"": params, **dict.fromkeys([*known, *values], params)}
+        for scope in way:
+            values |= overrides[scope]
+            place = f"methods/{name}/overrides/{scope}"
+            places |= {"": place, **dict.fromkeys(overrides[scope], place)}
+        yield values, places
+        tried = {"": f"selection/grids/{name}", **dict.fromkeys(grid, f"selection/grids/{name}")}
+        for combination in itertools.islice(itertools.product(*grid.values()), _COMBINATIONS if grid else 0):
+            yield {**values, **dict(zip(grid, combination, strict=True))}, {**places, **tried}
+
+
+def check_figures(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse a figure that nobody draws.
+
+    Raises:
+        ConfigError: it names the figure and the kinds that there are.
+    """
+    for name, figure in config["figures"].items():
+        if figure["kind"] not in (*KINDS, FACES):
+            allowed = f"{', '.join(KINDS)} or {FACES}"
+            raise ConfigError(f"{where}: figures/{name}/kind = {figure['kind']!r}, allowed: {allowed}")

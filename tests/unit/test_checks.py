@@ -1,0 +1,116 @@
+"""Checks of a configuration that need the methods, the figures and the layouts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from oneshui.errors import ConfigError
+from oneshui.planning.checks import check, check_figures, check_methods
+
+ROOT = Path(__file__).parents[2]
+
+
+def paper() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    return config
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_our_configurations_pass(path: Path) -> None:
+    check(yaml.safe_load(path.read_text()))
+
+
+def test_hyper_parameters_are_checked_for_every_dataset_and_size() -> None:
+    config = paper()
+    check_methods(config)
+    pgu = config["methods"]["pgu"]
+    pgu["overrides"]["mufac/n10"]["gamma"] = 1.5
+    message = r"my.yaml: methods/pgu/overrides/mufac/n10/gamma = 1.5, allowed: a number in \(0, 1\)"
+    with pytest.raises(ConfigError, match=message):
+        check_methods(config, "my.yaml")
+    pgu |= {"kind": "mine:PGU", "needs": "artefact"}  # a kind of your own checks its own
+    check_methods(config)
+    pgu["kind"] = "pug"
+    with pytest.raises(
+        ConfigError, match=r"methods/pgu/kind = 'pug', allowed: .*bad_teacher, jit, .*or your own module:Cl"
+    ):
+        check_methods(config)
+
+
+@pytest.mark.parametrize("revision", [0, 1.5, "2", None])
+def test_revision_of_a_method_is_a_whole_number(revision: Any) -> None:
+    config = paper()
+    config["methods"]["ssd"]["params"]["revision"] = 2
+    check_methods(config)
+    config["methods"]["ssd"]["params"]["revision"] = revision
+    with pytest.raises(ConfigError, match=r"methods/ssd/params/revision = .*, allowed: a whole number >= 1"):
+        check_methods(config)
+
+
+def refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(config, "my.yaml")
+    assert str(caught.value).startswith(f"my.yaml: {message}")
+
+
+def test_a_method_that_no_table_uses_is_checked() -> None:
+    config = paper()
+    config["methods"]["spare"] = {"kind": "ssd", "params": {"selection": -1}, "overrides": {}}
+    refused(config, "2 problems\n  methods/spare/params: missing key dampening, fisher, batch_size, micro_batch; ")
+    config["methods"]["spare"] = {**config["methods"]["ssd"], "overrides": {"celeba/n7": {"selection": 0}}}
+    refused(config, "methods/spare/overrides/celeba/n7/selection = 0, allowed: a number > 0")
+
+
+def test_an_override_that_no_table_uses_is_checked() -> None:
+    config = paper()
+    config["methods"]["ssd"]["overrides"]["celebahq/n3"] = {"dampening": "much"}
+    refused(config, "methods/ssd/overrides/celebahq/n3/dampening = 'much', allowed: a number > 0")
+
+
+def test_hyper_parameters_that_contradict_each_other_are_told_at_the_override() -> None:
+    config = paper()
+    config["methods"]["scrub"]["overrides"]["mufac/n5"]["forget_epochs"] = 11
+    refused(config, "methods/scrub/overrides/mufac/n5: forget_epochs = 11, allowed: ")
+
+
+def test_an_unknown_key_is_told_with_all_that_are_known() -> None:
+    config = paper()
+    config["methods"]["ssd"]["params"]["alpha"] = 1
+    refused(config, "methods/ssd/params: unknown key alpha; allowed: selection, dampening, fisher, batch_size, "
+            "micro_batch, revision")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"selection": [1.0, -1.0]}, "selection/grids/ssd/selection = -1.0, allowed: a number > 0"),
+        ({"selection": [1.0], "fisher": ["batch", "all"]}, "selection/grids/ssd/fisher = 'all', allowed: "),
+    ],
+)
+def test_a_value_to_try_is_checked(grid: dict[str, Any], message: str) -> None:
+    config = paper()
+    config["selection"]["grids"]["ssd"] = grid
+    refused(config, message)
+
+
+def test_values_to_try_may_need_each_other() -> None:
+    config = paper()
+    config["selection"]["grids"]["scrub"] = {"epochs": [1, 2], "forget_epochs": [1]}  # fewer than params has of both
+    check(config)
+    config["selection"]["grids"]["scrub"] = {"epochs": [1, 2], "forget_epochs": [2]}
+    refused(config, "selection/grids/scrub: forget_epochs = 2, allowed: ")
+
+
+def test_an_option_that_the_layout_does_not_know_is_refused() -> None:
+    config = paper()
+    config["datasets"]["mufac"]["options"] = {"file": "a.csv"}
+    refused(config, "datasets/mufac/options: layout mufac: unknown options ['file'], allowed: none")
+
+
+def test_a_figure_that_nobody_draws_is_refused() -> None:
+    figures = {"pie": {"kind": "pie", "table": "plain"}}
+    check_figures(paper(), "c.yaml")
+    with pytest.raises(ConfigError, match=r"c\.yaml: figures/pie/kind = 'pie', allowed: table_bars, .* or hardest_id"):
+        check_figures(paper() | {"figures": figures}, "c.yaml")
