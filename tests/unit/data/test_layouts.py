@@ -233,9 +233,9 @@ def test_unknown_layout_lists_layouts(tmp_path: Path) -> None:
         ({"layout": "lfw"}, f"c.yaml: datasets/faces/layout = 'lfw', allowed: {', '.join(LAYOUTS)}"),
         (
             {"options": {"colour": "x"}},
-            "c.yaml: datasets/faces: layout manifest: unknown options ['colour'], allowed: ",
+            "c.yaml: datasets/faces/options: layout manifest: unknown options ['colour'], allowed: ",
         ),
-        ({"options": {"file": "x.xls"}}, "c.yaml: datasets/faces: option file = 'x.xls'"),
+        ({"options": {"file": "x.xls"}}, "c.yaml: datasets/faces/options: option file = 'x.xls'"),
     ],
 )
 def test_a_configuration_with_a_wrong_layout_is_refused(entry: dict[str, Any], said: str) -> None:
