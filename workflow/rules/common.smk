@@ -102,6 +102,15 @@ def raw_inputs(wildcards):
     return [folder]
 
 
+def raw_files_there(wildcards):
+    """What a dataset check reads: it reports what is missing, so that the other datasets are checked all the same."""
+    entry = config["datasets"][wildcards.dataset]
+    if "synthetic" in entry:
+        return raw_inputs(wildcards)
+    files = annotation_files(entry["layout"], raw_folder(wildcards), entry["options"])
+    return list(filter(os.path.exists, files))
+
+
 def index_spec(wildcards):
     """What an index depends on; with a hash of its annotation files where they are not those it was made from."""
     path = f"results/data/{wildcards.dataset}/index.parquet"

@@ -103,7 +103,7 @@ use rule export_request as export_wrong_photos with:
 
 rule check_dataset:
     input:
-        raw=raw_inputs,
+        raw=raw_files_there,
         published=os.path.join(RESOURCES, "datasets.yaml"),
     output:
         # temporary, so that it is looked at anew each time: images may change without their annotation files

@@ -1,6 +1,6 @@
 """What a raw dataset holds: counts beside published ones, missing and unreadable images, copies, labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,20 @@ def dataset_report(
         *_label_facts(annotations),
     ]
     return _markdown(f"Dataset check: {dataset}", facts, bad_images(probed, annotations))
+
+
+def missing_report(dataset: str, folder: Path, missing: Sequence[str], where: str) -> str:
+    """Return a report on a dataset that cannot be checked, in Markdown.
+
+    Args:
+        dataset: its name, for the heading.
+        folder: raw folder.
+        missing: annotation files that are not in it.
+        where: where to get the dataset, or nothing.
+    """
+    there = "lacks" if folder.is_dir() else "is not there. It needs"
+    lines = [f"# Dataset check: {dataset}", "", f"Not checked: {folder} {there} {', '.join(missing)}."]
+    return "\n".join([*lines, *(["", f"Where to get it: {where}"] if where else [])]) + "\n"
 
 
 def bad_images(probed: pd.DataFrame, annotations: Annotations) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from oneshui.data.check import dataset_report
-from oneshui.data.layouts import read_annotations
+from oneshui.data.check import dataset_report, missing_report
+from oneshui.data.layouts import annotation_files, read_annotations
 from oneshui.data.probe import probe_images
 from oneshui.files import write_text
 from oneshui.log import logger
@@ -20,7 +20,8 @@ def check_dataset(
 ) -> None:  # fmt: skip
     """Write a report, in Markdown, on all that a raw folder holds, beside what a complete copy holds.
 
-    Missing and unreadable images are reported, not refused. The whole folder is looked at, not a subset of identities.
+    Whatever is missing or unreadable is reported, not refused: the folder, annotation files, images. The whole folder
+    is looked at, not a subset of identities.
 
     Args:
         folder: raw folder of the dataset.
@@ -33,16 +34,26 @@ def check_dataset(
 
     Raises:
         ConfigError: a value of ``spec`` or a published value is unknown or impossible.
-        DataError: an annotation file is missing or a row in it is malformed.
+        DataError: a row of an annotation file is malformed.
     """
-    published = yaml.safe_load(published_path.read_text(encoding="utf-8"))
-    annotations = read_annotations(spec["layout"], folder, spec["options"])
-    paths = annotations.frame["path"].tolist()
-    probed = probe_images(folder, paths, n_threads=n_threads, progress=sys.stderr.isatty())
-    report = dataset_report(
-        annotations, probed, dataset=dataset, expected=published.get(layout, {}).get("expected") or {},
-        duplicate_distance=spec["duplicate_distance"],
-    )  # fmt: skip
+    known = yaml.safe_load(published_path.read_text(encoding="utf-8")).get(layout, {})
+    needed = annotation_files(spec["layout"], "", spec["options"])
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        report = missing_report(dataset, folder, missing, known.get("where", ""))
+    else:
+        report = _report(folder, dataset, spec, known.get("expected") or {}, n_threads)
     write_text(output_path, report)
     for line in report.splitlines():
         logger.info("%s", line)
+
+
+def _report(
+    folder: Path, dataset: str, spec: Mapping[str, Any], expected: Mapping[str, float], n_threads: int
+) -> str:  # fmt: skip
+    annotations = read_annotations(spec["layout"], folder, spec["options"])
+    paths = annotations.frame["path"].tolist()
+    probed = probe_images(folder, paths, n_threads=n_threads, progress=sys.stderr.isatty())
+    return dataset_report(
+        annotations, probed, dataset=dataset, expected=expected, duplicate_distance=spec["duplicate_distance"]
+    )

@@ -243,3 +243,11 @@ def test_what_dedup_leaves_out_is_said(folder: Path, caplog: pytest.LogCaptureFi
     caplog.clear()
     split_identities(source, output, run=Run("toy", None, 0), spec=spec | {"dedup": False})
     assert "dedup leaves out" not in caplog.text
+
+
+def test_a_dataset_that_is_not_there_is_reported_with_what_it_needs(folder: Path, tmp_path: Path) -> None:
+    (folder / "manifest.csv").rename(folder / "list.csv")
+    assert f"Not checked: {folder} lacks manifest.csv." in check(folder)
+    gone = tmp_path / "not_downloaded"
+    assert f"Not checked: {gone} is not there. It needs manifest.csv." in check(gone)
+    assert "| images | 27 |" in check(folder, options={"file": "list.csv"})
