@@ -554,9 +554,12 @@ def raw_path(config: Mapping[str, Any], dataset: str) -> str:
 
 
 def training_data_paths(config: Mapping[str, Any]) -> list[str]:
-    """Return all that an unlearning process must not be able to open: raw images, indices, image stores and splits."""
+    """Return all that an unlearning process must not be able to open: raw images, indices, image stores and splits.
+
+    The folder that holds the datasets is not among them: it may be the one that holds the results, too.
+    """
     raw = [raw_path(config, dataset) for dataset in config["datasets"]]
-    return [config["data_root"], *raw, "results/data", "results/splits"]
+    return [*raw, "results/data", "results/splits"]
 
 
 def grid_points(tables: Mapping[str, Any]) -> list[tuple[str, int, str]]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from oneshui.errors import ConfigError
-from oneshui.planning.checks import check, check_figures, check_methods
+from oneshui.planning.checks import check, check_figures, check_folders, check_methods
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +114,29 @@ def test_a_figure_that_nobody_draws_is_refused() -> None:
     check_figures(paper(), "c.yaml")
     with pytest.raises(ConfigError, match=r"c\.yaml: figures/pie/kind = 'pie', allowed: table_bars, .* or hardest_id"):
         check_figures(paper() | {"figures": figures}, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("data_root", "folder", "refused"),
+    [
+        ("data", "faces", False),
+        ("..", "faces", False),  # the folder of the datasets may hold the results
+        (".", "faces", False),
+        (".", ".", True),
+        ("..", ".", True),
+        (str(ROOT), "src", True),
+        (str(ROOT), "images", False),
+    ],
+)
+def test_a_dataset_must_not_hold_the_results_or_oneshui(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_root: str, folder: str, refused: bool
+) -> None:
+    work = tmp_path / "out"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    config = {"data_root": data_root, "datasets": {"toy": {"folder": folder}}}
+    if not refused:
+        check_folders(config)
+        return
+    with pytest.raises(ConfigError, match=r"c\.yaml: datasets/toy/folder: .* holds (the results|oneshui) \("):
+        check_folders(config, "c.yaml")

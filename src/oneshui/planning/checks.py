@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from oneshui.checked import read
-from oneshui.config import FACES, check_config, grid_points
+from oneshui.config import FACES, check_config, grid_points, raw_path
 from oneshui.data.layouts import check_layouts
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS, known_kind, params_of
@@ -30,6 +31,24 @@ def check(config: MutableMapping[str, Any], where: str = "the configuration") ->
     check_layouts(config, where)
     check_methods(config, where)
     check_figures(config, where)
+    check_folders(config, where)
+
+
+def check_folders(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse a dataset's folder that holds the results or this package: unlearning could not be kept out of it.
+
+    Raises:
+        ConfigError: naming the dataset.
+    """
+    inside = {"the results": Path.cwd().resolve(), "oneshui": Path(__file__).resolve().parents[1]}
+    for name in config["datasets"]:
+        folder = Path(raw_path(config, name)).resolve()
+        for what, path in inside.items():
+            if path.is_relative_to(folder):
+                raise ConfigError(
+                    f"{where}: datasets/{name}/folder: {folder} holds {what} ({path}), which unlearning must open, and "
+                    "images, which it must not. Put the images into a folder of their own."
+                )
 
 
 def check_methods(config: Mapping[str, Any], where: str = "the configuration") -> None:
