@@ -119,6 +119,16 @@ def stored_px_of(header: Mapping[str, Any]) -> list[int] | None:
     return known
 
 
+def unreadable(path: str | Path, error: Exception) -> DataError:
+    """Return the error for a safetensors file that cannot be read: perhaps the only copy of somebody's model."""
+    if not Path(path).exists():
+        return DataError(f"{path} is not there. Name another file.")
+    return DataError(
+        f"{path} is not a readable safetensors file ({error}): it is of another kind, or was cut short. Name another "
+        "file. One that the workflow made is made again once it is moved away."
+    )
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """Return the JSON header of one of our safetensors files, without loading tensors (or torch).
 
@@ -134,8 +144,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
                 raise ValueError("header length out of range")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable safetensors file ({error}). Delete it to make it again.") from error
+        raise unreadable(path, error) from error
     if HEADER_KEY not in metadata:
-        raise DataError(f"{path} has no header of ours: it was not written by oneshui. Make it again.")
+        raise DataError(f"{path} has no header of ours: it was not written by oneshui. Name another file.")
     header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
     return header

@@ -10,8 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from oneshui.errors import DataError
-from oneshui.files import HEADER_KEY, atomic_path, read_header
+from oneshui.files import HEADER_KEY, atomic_path, read_header, unreadable
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -35,7 +34,7 @@ def load_tensors(path: str | Path, device: torch.device) -> tuple[dict[str, Tens
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path, device=str(device))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is not a readable safetensors file ({error}). Delete it to make it again.") from error
+        raise unreadable(path, error) from error
     return tensors, header
 
 
