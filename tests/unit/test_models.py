@@ -292,7 +292,7 @@ def test_damaged_file_is_an_error(checkpoint: Path, keep: int) -> None:
 
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not there. Name another file"):
+    with pytest.raises(CheckpointError, match=r"is not there\. Name another file"):
         load_model(tmp_path / "m.safetensors", CPU)
 
 
