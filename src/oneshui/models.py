@@ -186,6 +186,11 @@ def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tenso
     return features, logits
 
 
+def has_finite_weights(model: nn.Module) -> bool:
+    """Tell whether all parameters and buffers are finite."""
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
 def save_model(path: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
     """Write the model's weights with ``spec`` and the JSON-like ``metadata`` atomically to a safetensors file."""
     save_tensors(path, model.state_dict(), {**metadata, "model_spec": asdict(spec)})

@@ -89,26 +89,28 @@ def refuse_stale_index(wildcards):
         )
 
 
+def raw_files(wildcards):
+    """The annotation files of a raw folder, there or not."""
+    entry = config["datasets"][wildcards.dataset]
+    return annotation_files(entry["layout"], raw_folder(wildcards), entry["options"])
+
+
 def raw_inputs(wildcards):
     """Files whose change means a new index; the folder itself where they are missing, for the reader to complain."""
-    entry = config["datasets"][wildcards.dataset]
-    if "synthetic" in entry:
+    if "synthetic" in config["datasets"][wildcards.dataset]:
         return [f"results/raw/{wildcards.dataset}/rendered.json"]
-    folder = raw_folder(wildcards)
-    files = annotation_files(entry["layout"], folder, entry["options"])
+    files = raw_files(wildcards)
     if all(map(os.path.exists, files)):
         return files
     refuse_stale_index(wildcards)
-    return [folder]
+    return [raw_folder(wildcards)]
 
 
 def raw_files_there(wildcards):
     """What a dataset check reads: it reports what is missing, so that the other datasets are checked all the same."""
-    entry = config["datasets"][wildcards.dataset]
-    if "synthetic" in entry:
+    if "synthetic" in config["datasets"][wildcards.dataset]:
         return raw_inputs(wildcards)
-    files = annotation_files(entry["layout"], raw_folder(wildcards), entry["options"])
-    return list(filter(os.path.exists, files))
+    return list(filter(os.path.exists, raw_files(wildcards)))
 
 
 def index_spec(wildcards):

@@ -48,6 +48,11 @@ def read_note(path: Path) -> dict[str, Any]:
     return dict(note) if isinstance(note, dict) else {}
 
 
+def naming(pictures: str | None) -> dict[str, str]:
+    """Return the entry of a header that names the pictures something was made from; none where nobody knows."""
+    return {"pictures": pictures} if pictures else {}
+
+
 def check_store(path: Path, index_path: Path, index_meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the note of a store that was packed from the pictures of an index.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from oneshui.diagnostics import has_diverged, is_saturated
 from oneshui.errors import ArtefactError, DataError
+from oneshui.models import has_finite_weights
 from oneshui.sets import ImageSet, Support
 from oneshui.tensors import load_tensors, save_tensors
 
@@ -70,10 +71,9 @@ class Unlearned:
 
         A method that reports no ``relative_step`` is not asked about it.
         """
-        finite = all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
         step = self.diagnostics.get("relative_step")
         found = dict(self.diagnostics)
-        if has_diverged(finite=finite, relative_step=step or 0.0):
+        if has_diverged(finite=has_finite_weights(self.model), relative_step=step or 0.0):
             found["blown_up"] = True
         if step is not None and is_saturated(step):
             found["saturated"] = True

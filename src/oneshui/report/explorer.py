@@ -95,7 +95,7 @@ def _measure(name: str) -> str:
 
 
 @cache
-def library() -> str:
+def bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that loads nothing (0.9 MB, BSD licence)."""
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script

@@ -29,7 +29,7 @@ def render(inputs: Inputs) -> str:
     check(inputs)
     sections, content = sections_of(inputs)
     style, script = _resource("page.css"), _resource("page.js")
-    library = explorer.library() if content else ""
+    library = explorer.bundle() if content else ""
     allowed = " ".join(_hash(text) for text in (library, script)) if content else "'none'"
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {allowed}; base-uri 'none'"
     page: str = _template().render(

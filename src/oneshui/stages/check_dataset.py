@@ -48,9 +48,7 @@ def check_dataset(
         logger.info("%s", line)
 
 
-def _report(
-    folder: Path, dataset: str, spec: Mapping[str, Any], expected: Mapping[str, float], n_threads: int
-) -> str:  # fmt: skip
+def _report(folder: Path, dataset: str, spec: Mapping[str, Any], expected: Mapping[str, float], n_threads: int) -> str:
     annotations = read_annotations(spec["layout"], folder, spec["options"])
     paths = annotations.frame["path"].tolist()
     probed = probe_images(folder, paths, n_threads=n_threads, progress=sys.stderr.isatty())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from oneshui.data.request import build_request, build_wrong_photos
-from oneshui.data.store import check_store
+from oneshui.data.store import check_store, naming
 from oneshui.runs import DataFiles, Run
 from oneshui.schemas import INDEX, REQUEST, SPLITS, read_table, write_table
 
@@ -34,6 +34,4 @@ def export_request(data: DataFiles, output_path: Path, *, run: Run, wrong_photos
         request = build_request(index, frame, pixels, run.n)
     kept = {key: meta[key] for key in ("task", "classes", "dataset")}
     kept |= {"n": run.n, "seed": run.seed, "splits": split_meta["content"], "wrong_photos": wrong_photos}
-    if "pictures" in split_meta:
-        kept["pictures"] = split_meta["pictures"]
-    write_table(output_path, request, REQUEST, kept)
+    write_table(output_path, request, REQUEST, kept | naming(split_meta.get("pictures")))

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from oneshui.data.images import open_pixels
-from oneshui.data.store import check_store
+from oneshui.data.store import check_store, naming
 from oneshui.errors import CheckpointError, DataError
 from oneshui.log import logger
 from oneshui.metrics.roles import metric_rows
@@ -34,7 +34,7 @@ class RunImages:
     @property
     def bound_to(self) -> dict[str, str]:
         """What a model that is made of these images carries in its header."""
-        return {"splits": self.splits_id, **({"pictures": self.pictures} if self.pictures else {})}
+        return {"splits": self.splits_id, **naming(self.pictures)}
 
     def take(self, image_ids: np.ndarray) -> ImageSet:
         """Return the images with these ids."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from oneshui.config import changed_keys
+from oneshui.data.store import naming
 from oneshui.data.support import read_request
 from oneshui.devices import Cost, choose_device
 from oneshui.errors import ArtefactError, CheckpointError, DataError
@@ -12,7 +13,7 @@ from oneshui.files import sha256_file, stored_px_of
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method
 from oneshui.methods.base import Artefact, UnlearningMethod
-from oneshui.models import Checkpoint, load_model, save_model
+from oneshui.models import Checkpoint, has_finite_weights, load_model, save_model
 from oneshui.runs import Model, Run
 from oneshui.schemas import read_meta
 from oneshui.stages.images import input_of
@@ -63,10 +64,8 @@ def serve_request(
         **cost.metadata(),
         **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
-        "stored_px": stored_px,
+        "stored_px": stored_px, **naming(checkpoint.metadata.get("pictures")),
     }  # fmt: skip
-    if "pictures" in checkpoint.metadata:
-        metadata["pictures"] = checkpoint.metadata["pictures"]
     save_model(output_path, result.model, checkpoint.spec, metadata)
 
 
@@ -87,7 +86,7 @@ def _check_origin(request_path: str, model_path: str, model: Mapping[str, Any]) 
 
 
 def _check_finite(path: str, checkpoint: Checkpoint) -> None:
-    if not all(bool(value.isfinite().all()) for value in checkpoint.model.state_dict().values()):
+    if not has_finite_weights(checkpoint.model):
         raise CheckpointError(
             f"{path} has weights that are not finite: nothing can be unlearned from it. Train it again."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from oneshui.config import SplitSpec
 from oneshui.data import splits
+from oneshui.data.store import naming
 from oneshui.files import spec_hash
 from oneshui.log import logger
 from oneshui.runs import Run
@@ -40,6 +41,4 @@ def split_identities(index_path: Path, output_path: Path, *, run: Run, spec: Map
         )  # fmt: skip
     meta = {"dataset": run.dataset, "seed": run.seed, "spec": spec_hash(dict(spec)), "overlap": overlap}
     meta |= {"content": splits.content_id(index, frame, index_meta["classes"])}
-    if index_meta.get("pictures"):  # not known to an index of an earlier version
-        meta["pictures"] = index_meta["pictures"]
-    write_table(output_path, frame, SPLITS, meta)
+    write_table(output_path, frame, SPLITS, meta | naming(index_meta.get("pictures")))
