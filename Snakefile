@@ -37,6 +37,8 @@ wildcard_constraints:
     seed=r"\d+",
     origin="pretrain|retrain|wrong_photos",
     trained="pretrain|retrain|ceiling",
+    fold=r"\d+",
+    folds=r"\d+",
     retrained="retrain|ceiling",
 
 

@@ -86,6 +86,11 @@ class SplitSpec(Spec):
         ge=2, description="images that each of them has at least: one photo to ask with, one to forget"
     )
     dedup: bool = Field(description="keep one picture of each group of near-identical ones before splitting")
+    reserve_supports: Literal["ranked", "all"] = Field(
+        default="ranked",
+        description="whose photo is never trained on: of those who can ask (as published), or of every training"
+        " identity, so that simulated requests are like real ones (paper, section 4.1)",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 
 from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
-from oneshui.methods import artefact_spec, needs_of
+from oneshui.methods import artefact_spec, folds_of, needs_of
 from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
@@ -70,6 +70,11 @@ class Runs:
     def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
         return _run(w).artefact(_model(w)) if w.method in self._keeping else []
+
+    def fold_models(self, w: Any) -> list[str]:
+        """The fold models that what a method keeps is made with, if it is."""
+        folds = folds_of(self.method_spec(w))
+        return [_run(w).weights(Model.of_fold(fold, folds)) for fold in range(folds)]
 
     def scores(self, w: Any) -> str:
         """Scores of the model that the job is about."""

@@ -3,6 +3,7 @@
 Rules spell their own outputs (workflow/rules); tests/workflow/test_dag.py holds them against this module.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,8 @@ class Model:
     """A model of a run: a trained one, or one that a method made of it.
 
     Attributes:
-        trained: the training it comes from: ``pretrain`` (the original model), ``retrain`` (without the forget set) or
-            ``ceiling`` (a second retrained model).
+        trained: the training it comes from: ``pretrain`` (the original model), ``retrain`` (without the forget set),
+            ``ceiling`` (a second retrained model) or ``fold3of8`` (without a fold of the people, ``of_fold``).
         method: name in the configuration of the method that unlearned it; empty for a trained model.
         wrong_photos: the method was given photos of other people: a control.
     """
@@ -37,6 +38,11 @@ class Model:
         """Return the model that files call ``name``: ``retrain``, ``pretrain/ssd`` or ``wrong_photos/ssd``."""
         origin, _, method = name.partition("/")
         return cls("pretrain", method, True) if origin == WRONG_PHOTOS else cls(origin, method)
+
+    @classmethod
+    def of_fold(cls, fold: int, folds: int) -> "Model":
+        """Return the fold model that was trained without fold number ``fold``, from 0, of ``folds``."""
+        return cls(f"fold{fold}of{folds}")
 
     @classmethod
     def in_table(cls, method: str) -> "Model":
@@ -53,8 +59,14 @@ class Model:
 
     @property
     def serves_every_n(self) -> bool:
-        """Whether it is the same for every request. Only the original model is."""
-        return self == ORIGINAL
+        """Whether it is the same for every request, as the original model and the fold models are."""
+        return self == ORIGINAL or self.fold is not None
+
+    @property
+    def fold(self) -> tuple[int, int] | None:
+        """Number of the fold that it was trained without, from 0, and how many folds there are."""
+        found = re.fullmatch(r"fold(\d+)of(\d+)", str(self))
+        return (int(found[1]), int(found[2])) if found else None
 
     @property
     def start(self) -> "Model":

@@ -144,7 +144,7 @@ def training_spec(trained):
     def of(wildcards):
         spec = runs.training_spec(wildcards)
         run = Run(wildcards.dataset, wildcards.get("n"), int(wildcards.seed))
-        path = run.weights(Model(trained))
+        path = run.weights(Model(trained.format(**wildcards)))
         if os.path.exists(path):
             old = read_header(path)["spec"]
             changes = changed_keys(old, json.loads(json.dumps(spec)))

@@ -65,3 +65,17 @@ use rule train_retrain as train_ceiling with:
     params:
         spec=training_spec("ceiling"),
         model="ceiling",
+
+
+use rule train_pretrain as train_fold with:
+    output:
+        model=protected(
+            "results/models/{dataset}/seed{seed}/fold{fold}of{folds}.safetensors"
+        ),
+    log:
+        "results/logs/train_fold/{dataset}/seed{seed}/{fold}of{folds}.log",
+    benchmark:
+        "results/benchmarks/train_fold/{dataset}/seed{seed}/{fold}of{folds}.tsv"
+    params:
+        spec=training_spec("fold{fold}of{folds}"),
+        model="fold{fold}of{folds}",

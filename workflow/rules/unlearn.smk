@@ -8,6 +8,7 @@ rule precompute_artefact:
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
+        folds=runs.fold_models,
     output:
         artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
     log:

@@ -13,6 +13,7 @@ with running(snakemake) as job:
         job.input("model"),
         job.data,
         job.output("artefact"),
+        fold_paths=job.inputs("folds"),
         run=job.run,
         model=job.model,
         # the rule's params are those that the artefact depends on; a change of the others makes no new one

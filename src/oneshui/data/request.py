@@ -23,7 +23,7 @@ def build_request(index: pd.DataFrame, splits: pd.DataFrame, pixels: npt.NDArray
     Raises:
         ConfigError: there are not ``n`` ranked identities.
     """
-    support = splits[splits["is_support"]].sort_values("request_rank")
+    support = splits[splits["is_support"] & splits["request_rank"].notna()].sort_values("request_rank")
     if not 1 <= n <= len(support):
         raise ConfigError(f"n = {n} identities asked to be forgotten, allowed: 1 to {len(support)} (split.n_ranked)")
     chosen = support.head(n).merge(index[["image_id", "label"]], on="image_id", validate="one_to_one")

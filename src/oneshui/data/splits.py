@@ -20,7 +20,8 @@ def split_identities(index: pd.DataFrame, spec: SplitSpec, *, dataset: str, seed
     Identities are shuffled by the stream ("split", dataset, seed) and cut into train, val and test where the number
     of images comes closest to the asked share, so that a role misses its share by at most one identity's images.
     Requests are nested: the forget identities of n are those of ``request_rank`` < n. One random image of each
-    ranked identity is its support image.
+    ranked identity is its support image; with ``reserve_supports: all`` one of each train identity that has
+    ``min_images``.
 
     Args:
         index: columns image_id, identity, duplicate_group; in any order of rows.
@@ -39,7 +40,8 @@ def split_identities(index: pd.DataFrame, spec: SplitSpec, *, dataset: str, seed
     role_of = _assign_roles(order, sizes.loc[order].to_numpy(), spec, dataset)
     train = sizes[[identity for identity in sizes.index if role_of[identity] == "train"]]
     ranked = _rank_identities(train, spec, dataset=dataset, seed=seed)
-    support = _draw_support(frame, ranked, dataset=dataset, seed=seed)
+    asked_with = ranked if spec.reserve_supports == "ranked" else train.index[train >= spec.min_images].tolist()
+    support = _draw_support(frame, asked_with, dataset=dataset, seed=seed)
     rank_of = {identity: rank for rank, identity in enumerate(ranked)}
     return pd.DataFrame(
         {
@@ -50,6 +52,18 @@ def split_identities(index: pd.DataFrame, spec: SplitSpec, *, dataset: str, seed
             "is_support": frame["image_id"].isin(support),
         }
     ).reset_index(drop=True)
+
+
+def fold_of(splits: pd.DataFrame, fold: int, folds: int, *, dataset: str, seed: int) -> np.ndarray:
+    """Return the train identities of fold number ``fold`` of ``folds``, which are equally large within one identity.
+
+    Raises:
+        ConfigError: there are fewer train identities than folds.
+    """
+    people = np.unique(splits.loc[splits["role"] == "train", "identity"].to_numpy(dtype=np.int64))
+    if len(people) < folds:
+        raise ConfigError(f"{dataset}: {len(people)} train identities cannot be cut into {folds} folds. Lower folds.")
+    return np.sort(stream("folds", dataset, seed, folds).permutation(people)[fold::folds])
 
 
 def _assign_roles(order: np.ndarray, sizes: np.ndarray, spec: SplitSpec, dataset: str) -> dict[int, str]:
@@ -84,9 +98,9 @@ def _rank_identities(train: pd.Series, spec: SplitSpec, *, dataset: str, seed: i
     return [first, *(identity for identity in able if identity != first)][: spec.n_ranked]
 
 
-def _draw_support(frame: pd.DataFrame, ranked: list[int], *, dataset: str, seed: int) -> set[int]:
-    """Return one image of each ranked identity; its draw does not depend on who else is ranked."""
-    images = frame[frame["identity"].isin(ranked)].groupby("identity")["image_id"]
+def _draw_support(frame: pd.DataFrame, identities: list[int], *, dataset: str, seed: int) -> set[int]:
+    """Return one image of each identity; its draw does not depend on the others."""
+    images = frame[frame["identity"].isin(identities)].groupby("identity")["image_id"]
     ids_of = {int(identity): ids.to_numpy() for identity, ids in images}  # type: ignore[arg-type]  # stubs: Hashable
     return {int(stream("support", dataset, seed, identity).choice(ids)) for identity, ids in ids_of.items()}
 

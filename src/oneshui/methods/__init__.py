@@ -28,6 +28,8 @@ class Kind:
         cost: what it computes and keeps.
         artefact_params: hyper-parameters that its artefact depends on; the others change without a new one.
         network_params: hyper-parameters on which it depends what ``try_on`` asks of a network.
+        folds: its artefact is made with fold models, as many as its hyper-parameter ``folds`` says. Then it has
+            something for each training identity, and leaves a model as it is for anybody else.
 
     Raises:
         ConfigError: the cost is missing or does not fit what the method needs, or a parameter is not one of ``params``.
@@ -41,6 +43,7 @@ class Kind:
     cost: Cost
     artefact_params: tuple[str, ...] = ()
     network_params: tuple[str, ...] = ()
+    folds: bool = False
 
     def __post_init__(self) -> None:
         if self.needs not in NEEDS:
@@ -167,3 +170,8 @@ def make_method(spec: Mapping[str, Any]) -> Any:
     if not is_dataclass(cls) or not isinstance(cls, type):
         raise ConfigError(f"method kind {kind!r} is no dataclass: decorate it with @dataclass(frozen=True)")
     return cls(**arguments(cls, values, kind))
+
+
+def folds_of(spec: Mapping[str, Any]) -> int:
+    """Return how many fold models the artefact of a method's spec is made with."""
+    return int(spec["folds"]) if spec["kind"] in METHODS and METHODS[spec["kind"]].folds else 0

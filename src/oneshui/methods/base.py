@@ -4,7 +4,7 @@
 ``unlearn`` has no parameter through which training data could reach it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,6 +80,19 @@ class Unlearned:
         return found
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """A fold model: trained as the original model was, without one fold of the training identities.
+
+    Attributes:
+        identities: (F,) int64 on the CPU, ascending: those that it was trained without.
+        load: reads it from its file, in evaluation mode on the device of the model.
+    """
+
+    identities: Tensor
+    load: Callable[[], nn.Module]
+
+
 class UnlearningMethod(Protocol):
     """A method that needs only the model, the support set and its artefact: it may run after the data is gone.
 
@@ -93,6 +106,17 @@ class UnlearningMethod(Protocol):
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return a new model that should behave as if it had never seen the identities of ``support``."""
+
+
+class FoldMethod(Protocol):
+    """A method whose artefact is made with ``folds`` fold models, too; ``unlearn`` is that of UnlearningMethod."""
+
+    folds: int
+
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold]
+    ) -> Artefact:
+        """Return what must be kept; each identity of ``train`` is in one of ``out_of_fold``."""
 
 
 #: a newly initialised network of the model's architecture, from a seed

@@ -40,9 +40,15 @@ class RunImages:
         """Return the images with these ids."""
         return self.everything.subset(torch.from_numpy(np.asarray(image_ids, dtype="int64")))
 
-    def training_set(self, n: int | None) -> ImageSet:
-        """Return D_tr, for original models, or D_r of a request of ``n`` people, for retrained ones."""
-        return self.role("train") if n is None else self.take(metric_rows(self.splits, n)["retain"])
+    def training_set(self, n: int | None, without: np.ndarray | None = None) -> ImageSet:
+        """Return what a model is trained on.
+
+        Args:
+            n: people in the request whose images are left out, for retrained models; None for D_tr.
+            without: identities that are left out of D_tr, for fold models.
+        """
+        train = self.role("train") if n is None else self.take(metric_rows(self.splits, n)["retain"])
+        return train if without is None else train.subset(~torch.isin(train.identities, torch.from_numpy(without)))
 
     def role(self, role: str) -> ImageSet:
         """Return the images of ``train`` (D_tr, without support images), ``val`` or ``test``."""

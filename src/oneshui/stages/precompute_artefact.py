@@ -1,23 +1,26 @@
 """Before the discard line: what a method keeps of the training data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from oneshui.data.splits import fold_of
 from oneshui.devices import Cost
-from oneshui.errors import ConfigError
+from oneshui.errors import CheckpointError, ConfigError
+from oneshui.files import read_header
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import UnlearningMethod
+from oneshui.methods.base import FoldMethod, OutOfFold, UnlearningMethod
+from oneshui.models import load_model
 from oneshui.runs import DataFiles, Model, Run
-from oneshui.stages.images import open_trained
+from oneshui.stages.images import RunImages, open_trained
 
 
 def precompute_artefact(
-    model_path: Path, data: DataFiles, output_path: Path, *, run: Run, model: Model, spec: Mapping[str, Any],
-    device: torch.device,
+    model_path: Path, data: DataFiles, output_path: Path, *, fold_paths: Sequence[Path], run: Run, model: Model,
+    spec: Mapping[str, Any], device: torch.device,
 ) -> None:  # fmt: skip
     """Write what a method keeps of the training data of its start model, for later requests of ``run.n`` people.
 
@@ -28,20 +31,23 @@ def precompute_artefact(
         model_path: the start model.
         data: images of the run.
         output_path: artefact to write.
+        fold_paths: fold models, in the order of their folds; none where the method needs none.
         run: dataset, request size and seed.
         model: the model that the method will make.
         spec: ``kind`` and hyper-parameters of the method.
         device: where to compute.
 
     Raises:
-        CheckpointError: the start model was trained on other splits.
+        CheckpointError: the start model or a fold model was trained on other splits.
         ConfigError: the method keeps nothing.
     """
     checkpoint, images = open_trained(model_path, data, device)
-    unlearner: UnlearningMethod = make_method(spec)
+    unlearner: UnlearningMethod | FoldMethod = make_method(spec)
     train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
+    folds = [_fold(path, fold, len(fold_paths), images, run, device) for fold, path in enumerate(fold_paths)]
     with Cost(device) as cost:
-        artefact = unlearner.precompute(checkpoint.model, train, val, seed=run.method_seed)
+        out_of_fold = {"out_of_fold": folds} if folds else {}
+        artefact = unlearner.precompute(checkpoint.model, train, val, seed=run.method_seed, **out_of_fold)
     if artefact is None:
         raise ConfigError(f"method {model.method} keeps no artefact; unlearn it directly")
     header = {
@@ -49,3 +55,14 @@ def precompute_artefact(
         **cost.metadata(),
     }  # fmt: skip
     artefact.save(output_path, header)
+
+
+def _fold(path: Path, fold: int, folds: int, images: RunImages, run: Run, device: torch.device) -> OutOfFold:
+    """Return a fold model that is read when it is needed."""
+    wanted = {**Model.of_fold(fold, folds).header, **images.bound_to, "seed": run.seed}
+    header = read_header(path)
+    found = {key: header.get(key) for key in wanted}
+    if found != wanted:
+        raise CheckpointError(f"{path} is not the fold model that is needed: it has {found}, needed: {wanted}")
+    people = fold_of(images.splits, fold, folds, dataset=run.dataset, seed=run.seed)
+    return OutOfFold(torch.from_numpy(people), lambda: load_model(path, device).model)
