@@ -9,7 +9,7 @@ from typing import Any
 
 from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
-from oneshui.methods import artefact_spec, folds_of, needs_of
+from oneshui.methods import artefact_spec, folds_of, needs_of, reference_of
 from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
@@ -93,19 +93,19 @@ class Runs:
     def attack_inputs(self, w: Any) -> dict[str, Any]:
         """Scores of the attacked and the reference models with their splits, and the same of the paired seed."""
         run, model = _run(w), _model(w)
-        runs = [run]
+        reference, runs = reference_of(self._config["methods"], model), [run]
         if self._config["attack"]["references"] == "seeds":
             runs += [run.with_seed(seed) for seed in self._seeds if seed != run.seed]
         files = {
             "target": run.scores(model),
-            "references": [each.scores(model.reference) for each in runs],
+            "references": [each.scores(reference) for each in runs],
             "splits": [each.splits for each in runs],
         }
         seed = self.paired_seed(w)
         if seed is not None:
             paired = run.with_seed(seed)
             files["paired_target"] = paired.scores(model)
-            files["paired_reference"] = paired.scores(model.reference)
+            files["paired_reference"] = paired.scores(reference)
             files["paired_splits"] = paired.splits
         return files
 

@@ -1,4 +1,5 @@
 from oneshui.job import running
+from oneshui.methods import reference_of
 from oneshui.stages.attack_model import AttackFiles, attack_model
 
 with running(snakemake) as job:
@@ -11,6 +12,7 @@ with running(snakemake) as job:
         AttackFiles(job.input("target"), job.inputs("references"), job.inputs("splits"), job.run),
         job.output("attack"),
         model=job.model,
+        reference=reference_of(job.config["methods"], job.model),
         spec=job.params.spec,
         paired=paired,
     )

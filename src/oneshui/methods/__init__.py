@@ -13,6 +13,7 @@ from oneshui.config import NEEDS
 from oneshui.errors import ConfigError
 from oneshui.methods import params
 from oneshui.methods.costs import Cost
+from oneshui.runs import RETRAINED, Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,18 @@ METHODS: dict[str, Kind] = {
     "bad_teacher": Kind(
         target="oneshui.methods.bad_teacher:BadTeacher", params=params.BadTeacher, needs="data", label="Bad Teacher",
         colour="#CC79A7", cost=params.BAD_TEACHER_COST,
+    ),
+    "fold_model": Kind(
+        target="oneshui.methods.fold_model:FoldModel", params=params.FoldModel, needs="artefact", label="Fold model",
+        colour="#999999", cost=params.FOLD_MODEL_COST, artefact_params=("folds",), folds=True,
+    ),
+    "identity_edits": Kind(
+        target="oneshui.methods.identity_edits:IdentityEdits", params=params.IdentityEdits, needs="artefact",
+        label="Identity edits", colour="#F0E442", cost=params.IDENTITY_EDITS_COST,
+        artefact_params=(
+            "folds", "blocks", "rank", "weight", "weight_earlier", "ridge", "calibrate", "max_positions",
+        ),
+        network_params=("blocks",), folds=True,
     ),
     "jit": Kind(
         target="oneshui.methods.jit:JiT", params=params.JiT, needs="nothing", label="JiT", colour="#009E73",
@@ -170,6 +183,19 @@ def make_method(spec: Mapping[str, Any]) -> Any:
     if not is_dataclass(cls) or not isinstance(cls, type):
         raise ConfigError(f"method kind {kind!r} is no dataclass: decorate it with @dataclass(frozen=True)")
     return cls(**arguments(cls, values, kind))
+
+
+def reference_of(methods: Mapping[str, Any], model: Model) -> Model:
+    """Return the reference model of an attack on ``model``: one that did not see the forget set.
+
+    A method that leaves the model as it is for people it does not know makes of the retrained model that model itself.
+
+    Args:
+        methods: section of the configuration.
+        model: that is attacked.
+    """
+    kind = methods[model.method]["kind"] if model.method else ""
+    return RETRAINED if kind in METHODS and METHODS[kind].folds else model.reference
 
 
 def folds_of(spec: Mapping[str, Any]) -> int:

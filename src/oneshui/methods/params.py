@@ -236,3 +236,67 @@ SSD_COST = Cost(
     precompute=lambda spec, sizes: _gradients(spec, sizes.trained),
     artefact_bytes=lambda spec, sizes, network: 4 * network.parameters,
 )
+
+
+_FOLDS = "fold models: each is one more training, without 1/folds of the people"
+
+
+@checked("fold_model")
+class FoldModel(Spec):
+    """Hyper-parameters of the fold model, served as it is."""
+
+    folds: int = Field(ge=2, description=_FOLDS)
+
+
+FOLD_MODEL_COST = Cost(
+    unlearn=lambda spec, sizes: {},
+    precompute=lambda spec, sizes: {},
+    artefact_bytes=lambda spec, sizes, network: 4 * spec["folds"] * network.parameters,
+)
+
+
+@checked("identity_edits")
+class IdentityEdits(Spec):
+    """Hyper-parameters of identity edits."""
+
+    folds: int = Field(ge=2, description=_FOLDS)
+    blocks: Count = Field(description="last blocks of the network that are edited")
+    rank: Count | None = Field(description="rank of what is kept of a person and layer; null: all of it")
+    weight: Positive = Field(
+        description="weight of a person's images beside those of everybody, in the last layer (100 in the prototype)"
+    )
+    weight_earlier: Positive = Field(description="the same in earlier layers (10 in the prototype)")
+    ridge: Positive = Field(
+        description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
+    )
+    calibrate: bool = Field(
+        description="scale the edits of a person so that the loss on their images is that of the model without their"
+        " fold"
+    )
+    solve: Literal["sum", "joint"] = Field(
+        description="`sum`: a request adds the edits of its people; `joint`: one solution for all of them, for large"
+        " requests"
+    )
+    max_positions: Count = Field(description="positions of an image (pixels, tokens) that are looked at in a layer")
+    batch_size: Count = Field(description="images that are computed at once")
+
+
+#: scales that the calibration tries, at most
+CALIBRATION_STEPS = 8
+
+
+def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
+    """Maps from every fold model, then each person with the models, their edits and the calibration."""
+    models = spec["folds"] + 1
+    person = models + spec["blocks"] + CALIBRATION_STEPS * spec["calibrate"]
+    return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
+
+
+def _edits_bytes(spec: costs.Spec, sizes: Sizes, network: Network) -> float:
+    """Keys and changes of every person, and the inputs of each layer; a layer of d features has about 4 d inputs."""
+    width = network.features
+    rows = float(spec["rank"] or sizes.each * spec["max_positions"])
+    return 4.0 * int(spec["blocks"]) * (sizes.people * min(rows, 4 * width) * 5 * width + (4 * width) ** 2)
+
+
+IDENTITY_EDITS_COST = Cost(lambda spec, sizes: {}, _edits, _edits_bytes)

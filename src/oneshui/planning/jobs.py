@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oneshui.methods import needs_of
+from oneshui.config import method_spec
+from oneshui.methods import folds_of, needs_of, reference_of
 from oneshui.runs import Model, Run, measured_of
 
 #: rules in the order of the flow; the last is the target, which starts no process
 STAGES = (
     "render_faces", "index_dataset", "pack_images", "split_identities", "export_request", "export_wrong_photos",
-    "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "precompute_artefact", "unlearn",
+    "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "train_fold", "precompute_artefact", "unlearn",
     "unlearn_with_data", "score_pretrain", "score_retrained", "score_unlearned", "measure_trained", "measure_unlearned",
     "attack_trained", "attack_unlearned", "probe_trained", "probe_unlearned", "summarise_attacks", "make_table",
     "tables",
@@ -75,7 +76,8 @@ class _Rules:
             case "measure":
                 return [self._scores(job, job.row), self._scores(job, "retrain"), index, splits]
             case "attack":  # other seeds, which some attacks look at, are attacked themselves and so in the plan anyway
-                return [self._scores(job, job.row), self._scores(job, str(Model.of(job.row).reference)), splits]
+                reference = reference_of(self.config["methods"], Model.of(job.row))
+                return [self._scores(job, job.row), self._scores(job, str(reference)), splits]
             case "probe":
                 return [self._scores(job, job.row), index, splits]  # scoring writes the features too
             case "score":
@@ -107,6 +109,10 @@ class _Rules:
     def _of_method(self, job: Job, data: list[Job]) -> list[Job]:
         made = Model.of(job.row)
         model = self._model(job, str(made.start))
+        if job.stage == "precompute_artefact":
+            folds = folds_of(method_spec(self.config["methods"], made.method, job.dataset, job.n or 0))
+            models = [Model.of_fold(fold, folds) for fold in range(folds)]
+            return [model, *data, *(Job("train_fold", job.dataset, seed=job.seed, row=str(each)) for each in models)]
         if job.stage != "unlearn":
             return [model, *data]
         request = "export_wrong_photos" if made.wrong_photos else "export_request"

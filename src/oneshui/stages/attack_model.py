@@ -92,7 +92,8 @@ class _Case:
 
 
 def attack_model(
-    files: AttackFiles, output_path: Path, *, model: Model, spec: Mapping[str, Any], paired: AttackFiles | None
+    files: AttackFiles, output_path: Path, *, model: Model, reference: Model, spec: Mapping[str, Any],
+    paired: AttackFiles | None,
 ) -> None:  # fmt: skip
     """Write what an attacker thinks of each forget and test image (schema ATTACK).
 
@@ -105,6 +106,7 @@ def attack_model(
         output_path: table to write. It is empty, with the reason under ``blown_up`` in its metadata, if the losses of a
             model are not finite.
         model: that is attacked.
+        reference: that it is compared with.
         spec: keys of ``AttackSpec``.
         paired: the same attack on another seed, on which ``offline_a`` is chosen if the spec says so.
 
@@ -113,9 +115,9 @@ def attack_model(
         ConfigError: a value of ``spec`` is out of range.
     """
     attack = AttackSpec.from_dict(spec)
-    case = _read_case(files, attack, model)
+    case = _read_case(files, attack, (model, reference))
     settings = {"attack": dict(spec), **asdict(files.run), "row": str(model)}
-    chosen, reason = _offline_a(attack, paired, model)
+    chosen, reason = _offline_a(attack, paired, (model, reference))
     reason = case.diverged() or reason
     if reason:
         logger.warning("%s: no attack: %s", files.target, reason)
@@ -140,7 +142,7 @@ def attack_model(
     write_table(output_path, frame, ATTACK, {**settings, "blown_up": ""})
 
 
-def _offline_a(attack: AttackSpec, paired: AttackFiles | None, model: Model) -> tuple[float, str]:
+def _offline_a(attack: AttackSpec, paired: AttackFiles | None, models: tuple[Model, Model]) -> tuple[float, str]:
     """Return the configured weight, or the one that attacks the paired seed best, by AUC; of equals the smallest.
 
     The second value says why there is none, or is empty.
@@ -149,7 +151,7 @@ def _offline_a(attack: AttackSpec, paired: AttackFiles | None, model: Model) -> 
         return float(attack.offline_a), ""
     if paired is None:
         raise DataError(f"attack: offline_a: {PAIRED_SEED} needs the scores of another seed, but none were given")
-    case = _read_case(paired, attack, model)
+    case = _read_case(paired, attack, models)
     reason = case.diverged()
     if reason:
         return math.nan, f"offline_a cannot be chosen on seed {paired.run.seed}: {reason}"
@@ -161,12 +163,13 @@ def _offline_a(attack: AttackSpec, paired: AttackFiles | None, model: Model) -> 
     return max(_OFFLINE_A, key=value), ""
 
 
-def _read_case(files: AttackFiles, attack: AttackSpec, model: Model) -> _Case:
+def _read_case(files: AttackFiles, attack: AttackSpec, models: tuple[Model, Model]) -> _Case:
+    """Return what is known of the attacked model and its references, ``models`` saying which the first two must be."""
     assert files.run.n is not None
     splits, split_meta = read_table(files.splits[0], SPLITS)
     target = _read_losses(files.target, attack)
     references = [_read_losses(path, attack) for path in files.references]
-    for losses, wanted in ((target, model), (references[0], model.reference)):
+    for losses, wanted in zip((target, references[0]), models, strict=True):
         check_split(losses.path, losses.model, files.splits[0], split_meta)
         _check_model(losses, wanted, files.run)
     _check_alike(target, references[0])

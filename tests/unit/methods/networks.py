@@ -5,6 +5,7 @@
 writes resources/networks.csv and the table of docs/networks.md; tests compare both with what they find.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from torch import nn
 
 from oneshui.errors import ConfigError
-from oneshui.methods import make_method, needs_of
+from oneshui.methods import METHODS, make_method, needs_of
+from oneshui.methods.base import OutOfFold
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.networks import problems_of
 from oneshui.planning.networks import key_of
@@ -78,6 +81,11 @@ PARAMS: dict[str, dict[str, Any]] = {
         "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 1, "temperature": 1.0, "batch_size": 8,
         "crop_scale": [], "kl": "task",
     },
+    "fold_model": {"folds": 2},
+    "identity_edits": {
+        "folds": 2, "blocks": 1, "rank": 2, "weight": 100.0, "weight_earlier": 10.0, "ridge": 0.01, "calibrate": False,
+        "solve": "sum", "max_positions": 8, "batch_size": 8,
+    },
 }  # fmt: skip
 #: kinds with a column in the table
 KINDS = sorted(PARAMS)
@@ -108,13 +116,29 @@ def outcome(network: str, method: str, kind: str) -> str:
             )  # fmt: skip
         else:
             support = Support(images.pixels[:2], labels[:2], torch.arange(2), task)
-            result = unlearner.unlearn(model, support, unlearner.precompute(model, images, images, seed=0), seed=0)
+            folds = {"out_of_fold": _folds(model)} if METHODS[method].folds else {}
+            artefact = unlearner.precompute(model, images, images, seed=0, **folds)
+            result = unlearner.unlearn(model, support, artefact, seed=0)
     except ConfigError as error:
         return str(error)
     before, after = model.state_dict(), result.model.state_dict()
     assert all(bool(value.isfinite().all()) for value in after.values())
     assert method == "ssd" or any(not torch.equal(value, before[name]) for name, value in after.items())
     return ""
+
+
+def _folds(model: nn.Module) -> list[OutOfFold]:
+    """Two models beside ``model`` that were "trained" without half of the four people."""
+
+    def near(fold: int) -> nn.Module:
+        other = copy.deepcopy(model)
+        draw = torch.Generator().manual_seed(fold)
+        with torch.no_grad():
+            for value in other.parameters():
+                value.add_(0.01 * torch.randn(value.shape, generator=draw))
+        return other
+
+    return [OutOfFold(torch.arange(4)[fold::2], lambda fold=fold: near(fold)) for fold in range(2)]
 
 
 def row_of(network: str) -> dict[str, Any]:

@@ -77,7 +77,14 @@ class Run:
                **change: Any) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
         output = self.folder / "attack.parquet"
         files, paired = (each and replace(each, run=replace(each.run, n=n)) for each in (files or self.files(), paired))
-        attack_model(files, output, model=Model("pretrain", "mine"), spec={**SPEC, **change}, paired=paired)
+        attack_model(
+            files,
+            output,
+            model=Model("pretrain", "mine"),
+            reference=Model("retrain", "mine"),
+            spec={**SPEC, **change},
+            paired=paired,
+        )
         return read_table(output, ATTACK)
 
     def direct(self, n: int, a: float, p_reference: np.ndarray | None = None) -> pd.Series:

@@ -1,0 +1,63 @@
+"""The fold model, served as it is: a model that never saw the person who asks, trained before they asked."""
+
+import copy
+
+import torch
+from torch import nn
+
+from oneshui.errors import ArtefactError
+from oneshui.log import logger
+from oneshui.methods import params
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned, parameters_of, relative_change
+from oneshui.methods.identity_edits import folds_of_identities
+from oneshui.sets import ImageSet, Support
+
+
+class FoldModel(params.FoldModel):
+    """Serve the fold model that was trained without most of the people who ask.
+
+    For one person it is exact: the model never saw them. It costs what their fold mates taught the original model. Of
+    several people it forgets those of one fold.
+    """
+
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: list[OutOfFold]
+    ) -> Artefact:
+        """Return the weights of all fold models and who is in which fold. Cost: none."""
+        tensors = {
+            f"fold{number}/{name}": value
+            for number, fold in enumerate(out_of_fold)
+            for name, value in fold.load().state_dict().items()
+        }
+        identities, folds = folds_of_identities(train, out_of_fold)
+        return Artefact(
+            {**tensors, "identities": identities, "folds": folds}, {"floats_per_person": _floats(tensors, identities)}
+        )
+
+    def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
+        """Return the fold model, or the model itself where nobody who asks is known. Cost: none."""
+        if artefact is None:
+            raise ArtefactError("fold_model needs its artefact, the fold models. Precompute it.")
+        identities, folds = artefact.need("identities").cpu(), artefact.need("folds").cpu()
+        asked = folds[torch.isin(identities, support.identities)]
+        result = copy.deepcopy(model)
+        found: dict[str, float | bool] = {"unknown_identities": float(len(support.identities) - len(asked))}
+        if len(asked):
+            counts = torch.bincount(asked)
+            best = int(counts.argmax())
+            prefix = f"fold{best}/"
+            result.load_state_dict(
+                {name.removeprefix(prefix): t for name, t in artefact.tensors.items() if name.startswith(prefix)}
+            )
+            found["forgotten_share"] = float(counts[best]) / len(support.identities)
+            if counts[best] < len(asked):
+                logger.warning(
+                    "fold_model: the people who ask are in %d folds; the model has forgotten %d of %d",
+                    len(counts.nonzero()), int(counts[best]), len(asked),
+                )  # fmt: skip
+        found["relative_step"] = relative_change(parameters_of(model), parameters_of(result))
+        return Unlearned(result, found)
+
+
+def _floats(tensors: dict[str, torch.Tensor], identities: torch.Tensor) -> float:
+    return sum(tensor.numel() for tensor in tensors.values()) / len(identities)

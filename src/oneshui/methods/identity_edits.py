@@ -1,0 +1,383 @@
+"""Identity edits: for every person the change of a few layers that takes them out of the model, made in advance.
+
+A model that was trained without somebody answers on their images as a retrained model would. Fold models show this for
+everybody at the price of K trainings. What is kept of a person is the change of one linear layer (or several) that
+moves the activations on their images to where fold models have them, and those on everybody's images as little as
+possible. It is the solution of a ridge regression, as in model editing (ROME, MEMIT).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oneshui.errors import ArtefactError
+from oneshui.methods import params
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned, parameters_of, relative_change
+from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
+from oneshui.sets import ImageSet, Support
+from oneshui.tasks import Task
+
+#: share of the mean square of activations that the map between two models has as its penalty
+_MAP_RIDGE = 1e-3
+#: images on which a network is tried
+_TRIED = 8
+#: largest scale of a person's edits
+_LARGEST_GAIN = 2.0
+#: channels that a layer moves less than this share of the most moved one are not edited
+_DEAD = 1e-6
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is kept of one person and layer: r rows in whitened coordinates.
+
+    The change of the layer's (scaled) weights is D = T^T (I/w + Y Y^T)^-1 Y L^-1, where L L^T = C are the inputs of
+    the layer on all training images with the ridge, and w the weight of the person's images.
+
+    Attributes:
+        keys: Y, (r, d_in): inputs of the layer on the person's images, times L^-T.
+        changes: T, (r, d_out): how much the sum behind the layer must move on them.
+    """
+
+    keys: Tensor
+    changes: Tensor
+
+    def whitened(self, weight: float) -> Tensor:
+        """Return D L, (d_out, d_in)."""
+        small = torch.eye(len(self.keys), dtype=self.keys.dtype, device=self.keys.device) / weight
+        solved: Tensor = torch.linalg.solve(small + self.keys @ self.keys.T, self.keys)
+        return self.changes.T @ solved
+
+    def of_rank(self, rank: int, weight: float) -> "Edit":
+        """Return the edit with ``rank`` rows that is closest in what it does to everybody's images.
+
+        It is the truncated singular value decomposition of D L, written as keys and changes again.
+        """
+        if rank >= len(self.keys):
+            return self
+        u, s, v = torch.linalg.svd(self.keys, full_matrices=False)
+        q, r = torch.linalg.qr((u.T @ self.changes).T * (s / (1 / weight + s.square())))
+        left, size, right = torch.linalg.svd(r, full_matrices=False)
+        directions = right[:rank] @ v
+        lengths = (self.keys @ directions.T).norm(dim=0).clamp(min=1e-12)
+        changes = (q @ left[:, :rank]) * (size[:rank] * (1 / weight + lengths.square()) / lengths)
+        return Edit(directions * lengths[:, None], changes.T)
+
+    def scaled(self, gain: float) -> "Edit":
+        """Return the edit of which the change is ``gain`` times as large."""
+        return Edit(self.keys, self.changes * gain)
+
+
+def stacked(edits: Sequence[Edit]) -> Edit:
+    """Return several people's edits as one, whose solution takes all of them into account at once."""
+    return Edit(torch.cat([edit.keys for edit in edits]), torch.cat([edit.changes for edit in edits]))
+
+
+class IdentityEdits(params.IdentityEdits):
+    """Add to the last projections of a network what was precomputed for the people who ask.
+
+    The targets of the last edited sum are the out-of-fold activations themselves, mapped to the model's coordinates by
+    a ridge regression; those of earlier ones the model's own, plus the difference between the models without the
+    person and those with them (what the maps cannot predict cancels).
+    """
+
+    def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
+        """Look for the layers that can be edited."""
+        edit_points(model, images.repeat(_TRIED // len(images), 1, 1, 1), self.blocks)
+
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold]
+    ) -> Artefact:
+        """Return keys and changes of every person and layer.
+
+        Cost: two forward passes of the model and of each fold model over D_tr, and for each person a few over their
+        own images and a solution with as many rows as these have positions. Memory: the models, and d_in^2 numbers a
+        layer, whatever the number of people.
+        """
+        points = self._points(model, train)
+        others = [fold.load() for fold in out_of_fold]
+        identities, folds = folds_of_identities(train, out_of_fold)
+        made = _Precompute(self, model, others, points, train)
+        made.fit(val, folds[torch.searchsorted(identities, train.identities)])
+        kept: list[list[Edit]] = []
+        gains = []
+        for identity, fold in zip(identities.tolist(), folds.tolist(), strict=True):
+            edits, gain = made.edits_of(train.subset(train.identities == identity), fold)
+            kept.append(edits)
+            gains.append(gain)
+        tensors = {"identities": identities, "gains": torch.tensor(gains)}
+        for i, point in enumerate(points):
+            edits = [of_person[i] for of_person in kept]
+            tensors |= {
+                f"{point.layer}/keys": torch.cat([edit.keys for edit in edits]).float(),
+                f"{point.layer}/changes": torch.cat([edit.changes for edit in edits]).float(),
+                f"{point.layer}/rows": torch.tensor([len(edit.keys) for edit in edits]),
+                f"{point.layer}/root": made.roots[i].float(),
+                f"{point.layer}/scale": point.scale.float(),
+            }
+        of_people = [t for name, t in tensors.items() if name.endswith(("/keys", "/changes"))]
+        return Artefact(
+            tensors,
+            {
+                "layers": [point.layer for point in points],
+                "floats_per_person": sum(tensor.numel() for tensor in of_people) / len(identities),
+                "median_gain": float(torch.tensor(gains).median()),
+            },
+        )
+
+    def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
+        """Return the model with the edits of the people who ask. Cost: one solution a layer; no pass."""
+        if artefact is None:
+            raise ArtefactError("identity_edits needs its artefact, the edits of every person. Precompute it.")
+        identities = artefact.need("identities").cpu()
+        asked = torch.isin(identities, support.identities).nonzero()[:, 0].tolist()
+        result = copy.deepcopy(model)
+        for layer in artefact.metadata["layers"] if asked else []:
+            weight = self._weight(layer == artefact.metadata["layers"][-1])
+            edits = [_edit_of(artefact, layer, person) for person in asked]
+            parts = [stacked(edits)] if self.solve == "joint" else edits
+            change = torch.stack([edit.whitened(weight) for edit in parts]).sum(0)
+            root, scale = artefact.need(f"{layer}/root").double(), artefact.need(f"{layer}/scale").double()
+            _add(result.get_submodule(layer), _unwhitened(change, root), scale)
+        step = relative_change(parameters_of(model), parameters_of(result))
+        unknown = len(support.identities) - len(asked)
+        return Unlearned(result, {"relative_step": step, "unknown_identities": float(unknown)})
+
+    def _points(self, model: nn.Module, train: ImageSet) -> list[EditPoint]:
+        rows = torch.arange(len(train))[:: max(1, len(train) // _TRIED)][:_TRIED]
+        found = edit_points(model, train.images(rows), self.blocks)
+        return [_thinned(point, self.max_positions) for point in found]
+
+    def _weight(self, is_last: bool) -> float:
+        return self.weight if is_last else self.weight_earlier
+
+
+def without(artefact: Artefact, identities: Tensor) -> Artefact:
+    """Return the artefact without what it holds of these people.
+
+    The inputs of all training images stay in it as one matrix a layer, theirs among them.
+    """
+    kept = ~torch.isin(artefact.need("identities").cpu(), identities)
+    tensors = dict(artefact.tensors)
+    for name in ("identities", "gains"):
+        tensors[name] = tensors[name][kept.to(tensors[name].device)]
+    for layer in artefact.metadata["layers"]:
+        rows = artefact.need(f"{layer}/rows").cpu()
+        here = kept.repeat_interleave(rows)
+        for name in (f"{layer}/keys", f"{layer}/changes"):
+            tensors[name] = tensors[name][here.to(tensors[name].device)]
+        tensors[f"{layer}/rows"] = tensors[f"{layer}/rows"][kept.to(tensors[f"{layer}/rows"].device)]
+    return Artefact(tensors, artefact.metadata)
+
+
+def folds_of_identities(train: ImageSet, out_of_fold: Sequence[OutOfFold]) -> tuple[Tensor, Tensor]:
+    """Return the identities of ``train``, (I,) ascending, and the fold that each is in, (I,).
+
+    Raises:
+        ArtefactError: somebody is in no fold.
+    """
+    identities = train.identities.unique()
+    folds = torch.full((len(identities),), -1)
+    for number, fold in enumerate(out_of_fold):
+        folds[torch.isin(identities, fold.identities)] = number
+    if (folds < 0).any():
+        raise ArtefactError(
+            f"{int((folds < 0).sum())} training identities are in no fold. Train the fold models again."
+        )
+    return identities, folds
+
+
+class _Precompute:
+    """What is shared by the edits of all people.
+
+    Args:
+        method: the hyper-parameters.
+        model: the model that will be edited.
+        others: the fold models.
+        points: where it is edited.
+        train: D_tr.
+    """
+
+    def __init__(
+        self, method: IdentityEdits, model: nn.Module, others: list[nn.Module], points: list[EditPoint], train: ImageSet
+    ) -> None:
+        self.method, self.others, self.points, self.train = method, others, points, train
+        self.edited = copy.deepcopy(model)
+        self.plain = Recorder(model, points)
+        self.folds = [Recorder(other, points) for other in others]
+        self.roots: list[Tensor] = []
+        self.maps: list[list[Tensor]] = []
+
+    def fit(self, val: ImageSet, fold_of_image: Tensor) -> None:
+        """Fit L of each layer, and the maps from each fold model: on what neither it nor the model knows by heart.
+
+        Args:
+            val: half of it, and the images of other folds, fit the maps.
+            fold_of_image: (N,) on the CPU.
+        """
+        grams: list[Tensor | float] = [0.0] * len(self.points)
+        pairs = [[_Ridge() for _ in self.points] for _ in self.others]
+        people = val.identities.unique()
+        half = val.subset(torch.isin(val.identities, people[::2]))
+        for images, chosen in ((self.train, fold_of_image), (half, torch.full((len(half),), -1))):
+            for rows in torch.arange(len(images)).split(self.method.batch_size):
+                batch = images.images(rows)
+                keys, sums, _ = self.plain(batch)
+                if images is self.train:
+                    grams = [gram + _gram(z) for gram, z in zip(grams, keys, strict=True)]
+                for number, (other, ridges) in enumerate(zip(self.folds, pairs, strict=True)):
+                    known = (chosen[rows] != number).to(batch.device)
+                    _, theirs, _ = other(batch)
+                    for ridge, x, y in zip(ridges, theirs, sums, strict=True):
+                        ridge.add(x[known].flatten(0, 1), y[known].flatten(0, 1))
+        for gram in grams:
+            assert isinstance(gram, Tensor)
+            penalty = self.method.ridge * gram.diagonal().mean()
+            self.roots.append(torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).to(gram)))
+        self.maps = [[ridge.solution() for ridge in ridges] for ridges in pairs]
+
+    def edits_of(self, images: ImageSet, fold: int) -> tuple[list[Edit], float]:
+        """Return one person's edit of each point, in the order of depth, and their gain.
+
+        Args:
+            images: of the person in D_tr.
+            fold: number of the person's fold.
+        """
+        batch = images.images(torch.arange(len(images)))
+        _, sums, logits = self.plain(batch)
+        mapped, answers = [], []
+        for other, maps in zip(self.folds, self.maps, strict=True):
+            _, theirs, answer = other(batch)
+            mapped.append([_apply(weights, x) for weights, x in zip(maps, theirs, strict=True)])
+            answers.append(answer)
+        edits = []
+        with _restored(self.edited, self.points):
+            recorder = Recorder(self.edited, self.points)
+            for i, point in enumerate(self.points):
+                keys, here, _ = recorder(batch)
+                target, is_last = mapped[fold][i], i == len(self.points) - 1
+                if not is_last:
+                    inside = [mapped[number][i] for number in range(len(mapped)) if number != fold]
+                    target = sums[i] + target - torch.stack(inside).mean(0)
+                edits.append(self._solved(i, keys[i].flatten(0, 1), (target - here[i]).flatten(0, 1), is_last))
+                self._edit(i, point, edits[-1], 1.0)
+        if not self.method.calibrate:
+            return edits, 1.0
+        losses = images.task.losses
+        wanted = float(losses(answers[fold].float(), images.labels).mean())
+        gain = self._gain(batch, images, edits, wanted, float(losses(logits.float(), images.labels).mean()))
+        return [edit.scaled(gain) for edit in edits], gain
+
+    def _solved(self, i: int, keys: Tensor, changes: Tensor, is_last: bool) -> Edit:
+        whitened = torch.linalg.solve_triangular(self.roots[i], keys.T, upper=False).T
+        edit = Edit(whitened, changes)
+        return edit if self.method.rank is None else edit.of_rank(self.method.rank, self.method._weight(is_last))
+
+    def _edit(self, i: int, point: EditPoint, edit: Edit, gain: float) -> None:
+        weight = self.method._weight(i == len(self.points) - 1)
+        change = _unwhitened(gain * edit.whitened(weight), self.roots[i])
+        _add(self.edited.get_submodule(point.layer), change, point.scale)
+
+    def _gain(self, batch: Tensor, images: ImageSet, edits: list[Edit], wanted: float, original: float) -> float:
+        """Return the scale at which the mean loss on a person's images is that of their out-of-fold model.
+
+        It is the smallest such scale, between two that were tried, or the one that comes closest.
+        """
+        if original >= wanted:
+            return 0.0  # the model does not know them better than one that never saw them
+        step = _LARGEST_GAIN / params.CALIBRATION_STEPS
+        losses = [original]
+        for number in range(1, params.CALIBRATION_STEPS + 1):
+            with _restored(self.edited, self.points), torch.no_grad():
+                for i, (point, edit) in enumerate(zip(self.points, edits, strict=True)):
+                    self._edit(i, point, edit, number * step)
+                losses.append(float(images.task.losses(self.edited(batch).float(), images.labels).mean()))
+            if losses[-1] >= wanted:
+                return step * (number - (losses[-1] - wanted) / (losses[-1] - losses[-2]))
+        return step * min(range(len(losses)), key=lambda number: abs(losses[number] - wanted))
+
+
+class _Ridge:
+    """A ridge regression with an intercept, from rows that come in batches."""
+
+    def __init__(self) -> None:
+        self.xx: Tensor | float = 0.0
+        self.xy: Tensor | float = 0.0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Take rows x (R, d) and y (R, e) into account."""
+        x = _with_one(x)
+        self.xx, self.xy = self.xx + x.T @ x, self.xy + x.T @ y
+
+    def solution(self) -> Tensor:
+        """Return the weights, (d + 1, e), the last row the intercept, which is not penalised."""
+        assert isinstance(self.xx, Tensor) and isinstance(self.xy, Tensor)
+        penalty = _MAP_RIDGE * self.xx.diagonal()[:-1].mean() * torch.ones(len(self.xx)).to(self.xx)
+        penalty[-1] = 0
+        weights: Tensor = torch.linalg.solve(self.xx + torch.diag(penalty), self.xy)
+        return weights
+
+
+def _with_one(x: Tensor) -> Tensor:
+    return torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
+
+
+def _apply(weights: Tensor, x: Tensor) -> Tensor:
+    return _with_one(x) @ weights
+
+
+def _gram(z: Tensor) -> Tensor:
+    rows = z.flatten(0, 1)
+    return rows.T @ rows
+
+
+def _thinned(point: EditPoint, most: int) -> EditPoint:
+    """Return a point with at most ``most`` positions, evenly spread, the first (a class token) among them."""
+    many = len(point.positions)
+    if many <= most:
+        return point
+    chosen = torch.linspace(0, many - 1, most).round().long().to(point.positions.device)
+    return EditPoint(point.layer, point.read, point.is_input, point.scale, point.positions[chosen])
+
+
+def _edit_of(artefact: Artefact, layer: str, person: int) -> Edit:
+    """Return what an artefact holds of the person at one place of ``identities``."""
+    rows = artefact.need(f"{layer}/rows").cpu()
+    first = int(rows[:person].sum())
+    here = slice(first, first + int(rows[person]))
+    return Edit(artefact.need(f"{layer}/keys")[here].double(), artefact.need(f"{layer}/changes")[here].double())
+
+
+def _unwhitened(change: Tensor, root: Tensor) -> Tensor:
+    """Return D from D L."""
+    plain: Tensor = torch.linalg.solve_triangular(root, change, upper=False, left=False)
+    return plain
+
+
+def _add(layer: nn.Module, change: Tensor, scale: Tensor) -> None:
+    """Add to a layer's weights the change that moves the sum behind it by ``change`` times its inputs."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    alive = scale.abs() > _DEAD * scale.abs().max()
+    by = torch.where(alive, 1 / torch.where(alive, scale, 1.0), 0.0)
+    with torch.no_grad():
+        weight.add_((by[:, None] * change).reshape(weight.shape).to(weight))
+
+
+class _restored:
+    """Puts the weights of the edited layers back at the end of the block."""
+
+    def __init__(self, model: nn.Module, points: list[EditPoint]) -> None:
+        self.layers = [model.get_submodule(point.layer) for point in points]
+
+    def __enter__(self) -> None:
+        self.kept = [layer.weight.detach().clone() for layer in self.layers if isinstance(layer.weight, Tensor)]
+
+    def __exit__(self, *_: object) -> None:
+        with torch.no_grad():
+            for layer, kept in zip(self.layers, self.kept, strict=True):
+                assert isinstance(layer.weight, Tensor)
+                layer.weight.copy_(kept)

@@ -1,0 +1,309 @@
+"""Identity edits against a direct formula in float64, and what a request does."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.unit.methods.networks import TASKS
+from torch import Tensor, nn
+
+from oneshui.errors import ArtefactError
+from oneshui.methods import folds_of, make_method
+from oneshui.methods.base import Artefact, OutOfFold
+from oneshui.methods.edit_points import edit_points
+from oneshui.methods.fold_model import FoldModel
+from oneshui.methods.identity_edits import (
+    Edit,
+    IdentityEdits,
+    _add,
+    _Precompute,
+    folds_of_identities,
+    stacked,
+    without,
+)
+from oneshui.models import ModelSpec, build_model
+from oneshui.sets import ImageSet, Support
+
+METHOD = IdentityEdits(
+    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, calibrate=False, solve="sum",
+    max_positions=64, batch_size=5,
+)  # fmt: skip
+TASK = TASKS["classification"]
+#: 8 people with 3 images each, 4 validation people with 3 each; at 64 px the last block has 2 x 2 positions
+PEOPLE = torch.arange(8).repeat_interleave(3)
+
+
+def network(seed: int) -> nn.Module:
+    options = {"channels": (8, 8, 8, 8), "stem_width": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(ModelSpec("resnet10t", TASK, 64, 0.5, 0.5, options))
+        with torch.no_grad():
+            for value in model.parameters():
+                if value.ndim == 1:
+                    value.uniform_(0.5, 1.5)
+            torch.manual_seed(seed)
+            for value in model.parameters():
+                value.add_(0.05 * torch.randn_like(value))
+    return model.double()
+
+
+def images(people: Tensor, seed: int) -> ImageSet:
+    draw = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(len(people), 3, 64, 64, generator=draw, dtype=torch.float64)
+    return ImageSet.of_inputs(pixels, torch.randint(0, 3, (len(people),), generator=draw), TASK, people)
+
+
+TRAIN, VAL = images(PEOPLE, 1), images(torch.arange(100, 104).repeat_interleave(3), 2)
+FOLDS = [OutOfFold(torch.arange(8)[k::2], lambda k=k: network(10 + k)) for k in range(2)]
+
+
+def ask(*people: int) -> Support:
+    n = len(people)
+    return Support(torch.zeros(n, 3, 64, 64), torch.zeros(n, dtype=torch.int64), torch.tensor(people), TASK)
+
+
+def precomputed(method: IdentityEdits = METHOD) -> Artefact:
+    return method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS)
+
+
+def flow(model: nn.Module, pixels: Tensor, block: str) -> tuple[Tensor, Tensor]:
+    """Inputs of a block's second convolution, unfolded, and the sum before its activation: (B, P, .), by hand."""
+    seen = {}
+    layer, act = model.get_submodule(f"{block}.conv2"), model.get_submodule(f"{block}.act2")
+    handles = [
+        layer.register_forward_pre_hook(lambda _, x: seen.__setitem__("z", x[0].clone())),
+        act.register_forward_pre_hook(lambda _, x: seen.__setitem__("h", x[0].clone())),
+    ]
+    with torch.no_grad():
+        model(pixels)
+    for handle in handles:
+        handle.remove()
+    z = nn.functional.unfold(seen["z"], 3, padding=1).transpose(1, 2)
+    return z, seen["h"].flatten(2).transpose(1, 2)
+
+
+def ridge_map(x: Tensor, y: Tensor, penalty: float) -> Callable[[Tensor], Tensor]:
+    """The map from rows x to rows y with an intercept, centred by hand."""
+    centre_x, centre_y = x.mean(0), y.mean(0)
+    a = x - centre_x
+    weights = torch.linalg.inv(a.T @ a + penalty * x.square().sum(0).mean() * torch.eye(x.shape[1])) @ (
+        a.T @ (y - centre_y)
+    )
+    return lambda rows: (rows - centre_x) @ weights + centre_y
+
+
+def change_of(z_own: Tensor, target: Tensor, z_all: Tensor, weight: float, ridge: float) -> Tensor:
+    """argmin_D weight |D z - t|^2 over a person's rows + |D z|^2 over all + penalty |D|^2, by its normal equations."""
+    gram = z_all.T @ z_all
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram))
+    return weight * target.T @ z_own @ torch.linalg.inv(weight * z_own.T @ z_own + gram)
+
+
+def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float]) -> dict[str, Tensor]:
+    """The changes of a person's edit: one layer after the other, each with the earlier ones applied."""
+    edited, model, fold = network(0), network(0), person % 2
+    own = TRAIN.pixels[person == PEOPLE]
+    changes = {}
+    for block in blocks:
+        z_all, _ = flow(model, TRAIN.pixels, block)
+        _, plain = flow(model, own, block)
+        mapped = []
+        for number, other in enumerate(FOLDS):
+            fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % 2], VAL.pixels[VAL.identities % 2 == 0]])
+            x, y = flow(other.load(), fit_on, block)[1], flow(model, fit_on, block)[1]
+            at = ridge_map(x.flatten(0, 1), y.flatten(0, 1), 1e-3)
+            mapped.append(at(flow(other.load(), own, block)[1].flatten(0, 1)))
+        target = mapped[fold]
+        if block != blocks[-1]:
+            target = plain.flatten(0, 1) + mapped[fold] - mapped[1 - fold]
+        z, here = flow(edited, own, block)
+        change = change_of(
+            z.flatten(0, 1), target - here.flatten(0, 1), z_all.flatten(0, 1), weights[block], METHOD.ridge
+        )
+        norm = model.get_submodule(f"{block}.bn2")
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        changes[block] = (change / scale[:, None]).reshape(8, 8, 3, 3).detach()
+        with torch.no_grad():
+            edited.get_submodule(f"{block}.conv2").weight.add_(changes[block])
+    return changes
+
+
+@pytest.mark.parametrize("blocks", [("layer4.0",), ("layer3.0", "layer4.0")])
+def test_the_unlearned_weights_are_those_of_the_direct_formula(blocks: tuple[str, ...]) -> None:
+    method = dataclasses.replace(METHOD, blocks=len(blocks))
+    result = method.unlearn(network(0), ask(3, 4), precomputed(method), seed=0).model
+    weights = {block: 20.0 if block == "layer4.0" else 5.0 for block in blocks}
+    expected = [direct(person, blocks, weights) for person in (3, 4)]
+    for name, before in network(0).state_dict().items():
+        block = name.removesuffix(".conv2.weight")
+        moved = sum(change[block] for change in expected) if block in blocks else torch.zeros_like(before)
+        # an artefact is float32
+        torch.testing.assert_close(result.state_dict()[name] - before, moved, rtol=2e-4, atol=1e-6)
+
+
+def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
+    artefact = precomputed()
+    result = dataclasses.replace(METHOD, solve="joint").unlearn(network(0), ask(3, 4), artefact, seed=0).model
+    z_all, _ = flow(network(0), TRAIN.pixels, "layer4.0")
+    rows, targets = [], []
+    for person in (3, 4):
+        own = TRAIN.pixels[person == PEOPLE]
+        z, here = flow(network(0), own, "layer4.0")
+        other = FOLDS[person % 2].load()
+        fit_on = torch.cat([TRAIN.pixels[person % 2 != PEOPLE % 2], VAL.pixels[VAL.identities % 2 == 0]])
+        x, y = flow(other, fit_on, "layer4.0")[1], flow(network(0), fit_on, "layer4.0")[1]
+        mapped = ridge_map(x.flatten(0, 1), y.flatten(0, 1), 1e-3)(flow(other, own, "layer4.0")[1].flatten(0, 1))
+        rows.append(z.flatten(0, 1))
+        targets.append(mapped - here.flatten(0, 1))
+    change = change_of(torch.cat(rows), torch.cat(targets), z_all.flatten(0, 1), 20.0, METHOD.ridge)
+    norm = network(0).get_submodule("layer4.0.bn2")
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    name = "layer4.0.conv2.weight"
+    moved = result.state_dict()[name] - network(0).state_dict()[name]
+    torch.testing.assert_close(moved, (change / scale[:, None]).reshape(8, 8, 3, 3).detach(), rtol=2e-4, atol=1e-6)
+
+
+def some_edit(rows: int, seed: int) -> Edit:
+    draw = torch.Generator().manual_seed(seed)
+    return Edit(
+        torch.randn(rows, 9, generator=draw, dtype=torch.float64),
+        torch.randn(rows, 5, generator=draw, dtype=torch.float64),
+    )
+
+
+def test_a_low_rank_is_the_truncated_svd_of_the_whitened_change() -> None:
+    edit = some_edit(7, 0)
+    u, s, v = torch.linalg.svd(edit.whitened(3.0))
+    for rank in (1, 2, 4):
+        kept = edit.of_rank(rank, 3.0)
+        assert kept.keys.shape == (rank, 9) and kept.changes.shape == (rank, 5)
+        torch.testing.assert_close(kept.whitened(3.0), (u[:, :rank] * s[:rank]) @ v[:rank])
+    assert edit.of_rank(7, 3.0) is edit
+
+
+def test_edits_of_people_whose_inputs_are_far_apart_do_not_meet_in_a_joint_solution() -> None:
+    one, other = some_edit(2, 0), some_edit(2, 1)
+    apart = [Edit(edit.keys * mask, edit.changes) for edit, mask in zip((one, other), masks(), strict=True)]
+    total = sum((edit.whitened(3.0) for edit in apart), torch.zeros(5, 9, dtype=torch.float64))
+    torch.testing.assert_close(stacked(apart).whitened(3.0), total)
+    both = [one, other]
+    assert not torch.allclose(stacked(both).whitened(3.0), one.whitened(3.0) + other.whitened(3.0))
+
+
+def masks() -> tuple[Tensor, Tensor]:
+    first = (torch.arange(9) < 4).double()
+    return first, 1 - first
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_requests_one_after_another_are_one_request(rank: int | None) -> None:
+    method = dataclasses.replace(METHOD, rank=rank, calibrate=True)
+    artefact = precomputed(method)
+    together = method.unlearn(network(0), ask(1, 4, 6), artefact, seed=0).model
+    model = network(0)
+    for person in (6, 1, 4):
+        model = method.unlearn(model, ask(person), artefact, seed=0).model
+        artefact = without(artefact, torch.tensor([person]))
+    for name, value in together.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_after_a_request_the_artefact_holds_nothing_of_that_person() -> None:
+    artefact = precomputed()
+    left = without(artefact, torch.tensor([2, 5]))
+    assert left.tensors["identities"].tolist() == [0, 1, 3, 4, 6, 7] and len(left.tensors["gains"]) == 6
+    layer = "layer4.0.conv2"
+    assert left.tensors[f"{layer}/rows"].tolist() == [12] * 6
+    kept = torch.arange(8 * 12).reshape(8, 12)[[0, 1, 3, 4, 6, 7]].flatten()
+    for name in ("keys", "changes"):
+        assert torch.equal(left.tensors[f"{layer}/{name}"], artefact.tensors[f"{layer}/{name}"][kept])
+    same = METHOD.unlearn(network(0), ask(7), left, seed=0).model.state_dict()
+    expected = METHOD.unlearn(network(0), ask(7), artefact, seed=0).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in same.items())
+    gone = METHOD.unlearn(network(0), ask(2), left, seed=0)
+    assert gone.diagnostics == {"relative_step": 0.0, "unknown_identities": 1.0}
+
+
+def test_the_model_stays_as_it_is_for_people_whom_nobody_knows() -> None:
+    result = METHOD.unlearn(network(0), ask(77, 78), precomputed(), seed=0)
+    assert result.diagnostics == {"relative_step": 0.0, "unknown_identities": 2.0}
+    assert result.checked()["saturated"]
+    assert all(torch.equal(t, network(0).state_dict()[name]) for name, t in result.model.state_dict().items())
+
+
+def test_a_person_s_edits_are_scaled_until_their_loss_is_the_one_that_is_wanted() -> None:
+    points = edit_points(network(0), TRAIN.pixels[:8], 1)
+    made = _Precompute(METHOD, network(0), [fold.load() for fold in FOLDS], points, TRAIN)
+    made.fit(VAL, PEOPLE % 2)
+    own = TRAIN.subset(PEOPLE == 3)
+    (edit,), _ = made.edits_of(own, 1)
+    batch = own.images(torch.arange(3))
+
+    def loss(gain: float, person: ImageSet) -> float:
+        change = gain * (edit.whitened(METHOD.weight) @ torch.linalg.inv(made.roots[0]))
+        model = network(0)
+        _add(model.get_submodule("layer4.0.conv2"), change, points[0].scale)
+        with torch.no_grad():
+            return float(TASK.losses(model(batch), person.labels).mean())
+
+    # as if they had been learned by heart: the class that the edit makes less likely
+    with torch.no_grad():
+        before = network(0)(batch).log_softmax(1)
+    labels = torch.stack([torch.full((3,), label) for label in range(3)])
+    person = max((dataclasses.replace(own, labels=each) for each in labels), key=lambda each: loss(1.0, each))
+    assert loss(1.0, person) > loss(0.5, person) > (original := loss(0.0, person))
+    assert original == pytest.approx(float(-before[:, person.labels[0]].mean()))
+    for gain in (0.4, 1.1):
+        assert made._gain(batch, person, [edit], loss(gain, person), original) == pytest.approx(gain, rel=0.05)
+    assert made._gain(batch, person, [edit], 1e9, original) == pytest.approx(2.0)
+    assert made._gain(batch, person, [edit], original - 1, original) == 0.0
+    assert torch.equal(
+        made.edited.state_dict()["layer4.0.conv2.weight"], network(0).state_dict()["layer4.0.conv2.weight"]
+    )
+
+
+def test_nothing_is_edited_where_the_model_knows_no_more_than_one_without_the_person() -> None:
+    same = [OutOfFold(fold.identities, lambda: network(0)) for fold in FOLDS]
+    method = dataclasses.replace(METHOD, calibrate=True)
+    artefact = method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=same)
+    assert artefact.tensors["gains"].tolist() == [0.0] * 8
+
+
+def test_memory_of_a_person_is_stated() -> None:
+    full, low = precomputed(), precomputed(dataclasses.replace(METHOD, rank=2))
+    assert full.metadata["floats_per_person"] == 3 * 4 * (72 + 8)
+    assert low.metadata["floats_per_person"] == 2 * (72 + 8)
+
+
+def test_few_positions_are_looked_at_where_that_is_asked_for() -> None:
+    artefact = precomputed(dataclasses.replace(METHOD, max_positions=3))
+    assert artefact.tensors["layer4.0.conv2/rows"].tolist() == [9] * 8
+
+
+def test_somebody_in_no_fold_is_noticed() -> None:
+    with pytest.raises(ArtefactError, match="4 training identities are in no fold"):
+        folds_of_identities(TRAIN, FOLDS[:1])
+
+
+def test_the_fold_model_is_served_as_it_is() -> None:
+    method = FoldModel(folds=2)
+    artefact = method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS)
+    served = method.unlearn(network(0), ask(5), artefact, seed=0)
+    assert all(torch.equal(t, network(11).state_dict()[name]) for name, t in served.model.state_dict().items())
+    assert served.diagnostics["forgotten_share"] == 1.0
+    most = method.unlearn(network(0), ask(1, 2, 4), artefact, seed=0)
+    assert all(torch.equal(t, network(10).state_dict()[name]) for name, t in most.model.state_dict().items())
+    assert most.diagnostics["forgotten_share"] == pytest.approx(2 / 3)
+    unknown = method.unlearn(network(0), ask(77), artefact, seed=0)
+    assert unknown.diagnostics == {"relative_step": 0.0, "unknown_identities": 1.0}
+    assert artefact.metadata["floats_per_person"] == pytest.approx(
+        2 * sum(t.numel() for t in network(0).state_dict().values()) / 8
+    )
+
+
+def test_the_workflow_knows_how_many_fold_models_a_method_needs() -> None:
+    spec = {"kind": "identity_edits", **dataclasses.asdict(METHOD)}
+    assert folds_of(spec) == 2 and make_method(spec) == METHOD
+    assert folds_of({"kind": "ssd"}) == folds_of({"kind": "own.module:Class"}) == 0
