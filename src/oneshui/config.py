@@ -325,6 +325,11 @@ class Table(Spec):
         description="attacks and controls, too: second retrained model, wrong photos, linear probe; twice the jobs, and"
         " one more training for each seed and n"
     )
+    traces: bool = Field(
+        default=False,
+        description="what is left beneath the answers, too: linear probes by depth and relearning; needs"
+        " `keep_unlearned: true`",
+    )
 
 
 @checked("figures")
@@ -438,6 +443,8 @@ class Config(Spec):
 
     def _of_table(self, where: str, table: Table) -> list[str]:
         problems = []
+        if table.traces and not self.keep_unlearned:
+            problems.append(f"{where}: traces: true looks at unlearned models; set keep_unlearned: true")
         if where.endswith("_tidy"):
             problems.append(f"{where}: the name must not end in _tidy, as the second file of a table does")
         for block in table.blocks:

@@ -11,6 +11,8 @@ FLOAT32_STEP = 1e-7
 SIMULATED_SHARE = 0.01
 #: loss of accuracy or mAP on validation images after a simulated request, a fraction, beyond which a model has diverged
 MOST_LOST = 0.1
+#: steps of training that show whether something is relearned faster than it is learned
+RELEARN_STEPS = 40
 
 
 def is_saturated(relative_step: float, simulated_step: float = 0.0) -> bool:

@@ -59,6 +59,10 @@ class Runs:
         """Those that what a method keeps depends on."""
         return artefact_spec(self.method_spec(w))
 
+    def weights(self, w: Any) -> str:
+        """Weights of the model that the job is about."""
+        return _run(w).weights(_model(w))
+
     def start_model(self, w: Any) -> str:
         """The trained model that a method starts from."""
         return _run(w).weights(_model(w).start)
@@ -129,10 +133,10 @@ class Results:
         return {**figure, **self._written(self._tables[figure["table"]])}
 
     def table_inputs(self, w: Any) -> dict[str, list[str]]:
-        """Metrics and linear probes of a table, and the summary of its attacks."""
+        """Metrics, linear probes and traces of a table, and the summary of its attacks."""
         files = self._of_table(w.table)
         summary = [f"results/attacks/{w.table}.csv"] if files["attacks"] else []
-        return {"metrics": files["metrics"] + files["refit"], "attacks": summary}
+        return {"metrics": files["metrics"] + files["refit"] + files["traces"], "attacks": summary}
 
     def attacks_of_table(self, w: Any) -> list[str]:
         """Attacks on all models of a table."""

@@ -1,8 +1,8 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,58 @@ def features_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tenso
     # other classifiers are two, or want another shape: ask the head once more
     logits: Tensor = classifier(features) if one else model.forward_head(tokens)  # type: ignore[operator]
     return features, logits
+
+
+def blocks_of(model: nn.Module, images: Tensor) -> list[str]:
+    """Return the names of a network's blocks, the innermost repeated parts with two layers or more, as they run.
+
+    Args:
+        model: in evaluation mode.
+        images: (B, 3, px, px); any do.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    listed, alike = [], []
+    for name, module in model.named_modules():
+        for child, part in module.named_children():
+            path = f"{name}.{child}" if name else child
+            if sum(layer.startswith(f"{path}.") for layer in layers) < 2:
+                continue
+            if isinstance(module, nn.Sequential | nn.ModuleList):
+                listed.append(path)
+            elif sum(type(other) is type(part) for other in module.children()) > 1:
+                alike.append(path)
+    large = listed or alike
+    inner = [part for part in large if not any(other.startswith(f"{part}.") for other in large)]
+    with watched(model, [(name, False) for name in inner]) as values, torch.no_grad():
+        model(images)
+    return list(dict.fromkeys(name for name, _, _ in values))
+
+
+@contextmanager
+def watched(model: nn.Module, places: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool, Tensor]]]:
+    """Yield a list to which what modules take (True) or give (False) is appended as they run.
+
+    Values are copies, because activations may overwrite what they were given.
+
+    Args:
+        model: whose modules run within the block.
+        places: names of modules, and which side of them.
+    """
+    values: list[tuple[str, bool, Tensor]] = []
+
+    def keep(name: str, is_input: bool, value: Any) -> None:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            values.append((name, is_input, value.detach().clone()))
+
+    with ExitStack() as hooks:
+        for name, is_input in dict.fromkeys(places):
+            module = model.get_submodule(name)
+            if is_input:
+                handle = module.register_forward_pre_hook(lambda _, taken, name=name: keep(name, True, taken[0]))
+            else:
+                handle = module.register_forward_hook(lambda _, __, given, name=name: keep(name, False, given))
+            hooks.callback(handle.remove)
+        yield values
 
 
 def has_finite_weights(model: nn.Module) -> bool:

@@ -155,7 +155,7 @@ class Run:
         return self._of_model("features", model, "parquet")
 
     def measured(self, kind: str, model: Model) -> str:
-        """What is measured of a model after a request: ``metrics``, ``attacks``, ``refit`` or ``identities``."""
+        """What is measured of a model after a request, by the name of its folder: ``metrics``, ``attacks`` ..."""
         return f"results/{kind}/{self._folder}/{model}.parquet"
 
     @property
@@ -199,10 +199,14 @@ def controls_of(table: Mapping[str, Any], data_methods: Collection[str]) -> list
 def measured_of(
     table: Mapping[str, Any], seeds: Sequence[int], data_methods: Collection[str]
 ) -> dict[str, list[tuple[Run, Model]]]:
-    """Return what a table is made from: ``metrics`` of models and controls; for attacks ``attacks`` and ``refit``."""
+    """Return what a table is made from: ``metrics`` of models and controls, and what it asks for beside them.
+
+    That is ``attacks`` and ``refit`` with ``privacy``, and ``traces``.
+    """
     models, controls = models_of(table), controls_of(table, data_methods)
     attacked = models if table["privacy"] else []
-    wanted = {"metrics": [*models, *controls], "attacks": attacked, "refit": attacked}
+    traced = models if table.get("traces") else []
+    wanted = {"metrics": [*models, *controls], "attacks": attacked, "refit": attacked, "traces": traced}
     return {
         kind: [(run, model) for run in runs_of(table["blocks"], seeds) for model in those]
         for kind, those in wanted.items()

@@ -26,7 +26,8 @@ def full_config(folder: Path) -> dict[str, Any]:
     training = config["training"]["toy"]
     training |= {"model": TAG, "model_options": TINY, "init_weights": "timm", "epochs": 1, "warmup_epochs": 0}
     del training["mean"], training["std"]
-    table = {**config["tables"]["toy"], "methods": ["ssd", "jit", "scrub"], "privacy": True}
+    table = {**config["tables"]["toy"], "methods": ["ssd", "jit", "scrub", "identity_edits"]}
+    table |= {"privacy": True, "traces": True}
     blocks = {"table": "toy", "blocks": [{"dataset": "toy", "n": 3}]}
     return {
         **config, "weights_root": str(folder / "weights"), "seeds": [0, 1], "tables": {"toy": table},
@@ -57,6 +58,15 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert set(RULE.findall(output)) & rules_of_the_workflow() == rules_of_the_workflow()
     model = read_header(tmp_path / "results/models/toy/seed0/pretrain.safetensors")
     assert model["weights"] == sha256_file(tmp_path / "weights" / f"{TAG}.safetensors")
+    edited = read_header(tmp_path / "results/unlearned/toy/n3/seed0/pretrain/identity_edits.safetensors")
+    assert edited["health"]["unknown_identities"] == 0 and edited["health"]["relative_step"] > 0
+    fold = read_header(tmp_path / "results/models/toy/seed0/fold1of2.safetensors")
+    assert fold["n"] is None and fold["training"]["images"] < 0.6 * model["training"]["images"]
+    assert not (tmp_path / "results/unlearned/toy/n3/seed0/retrain/identity_edits.safetensors").exists()
+    traces = pd.read_csv(tmp_path / "results/tables/toy.csv")[
+        ["probe_50_mean", "probe_features_mean", "relearned_mean"]
+    ]
+    assert traces.notna().all(axis=None)
     paired = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
     assert paired["attack"]["offline_a"] == "paired_seed"
     assert len(pd.read_csv(tmp_path / ranking)) == 3

@@ -38,7 +38,8 @@ def job_of(block: str) -> Job:
     line = re.search(r"^ *wildcards: (.*)$", block, flags=re.MULTILINE)
     w = dict(part.split("=") for part in line[1].split(", ")) if line else {}
     n, seed = (int(w[key]) if key in w else None for key in ("n", "seed"))
-    method = f"{w.get('origin', 'pretrain')}/{w['method']}" if "method" in w else ROWS.get(stage, "")
+    fold = f"fold{w['fold']}of{w['folds']}" if "fold" in w else ""
+    method = f"{w.get('origin', 'pretrain')}/{w['method']}" if "method" in w else ROWS.get(stage, fold)
     row = next((w[key] for key in ("trained", "retrained", "table", "model") if key in w), method)
     return Job(stage, w.get("dataset", ""), n, seed, row)
 
@@ -55,6 +56,8 @@ def own_methods(config: dict[str, Any]) -> dict[str, Any]:
 def test_toy_plan_is_snakemakes(snakemake: Run, tmp_path: Path, privacy: bool) -> None:
     config = own_methods(toy_config())
     config["tables"]["toy"]["privacy"] = privacy
+    config["tables"]["toy"]["methods"] += ["fold_model", "identity_edits"]
+    config["tables"]["toy"]["traces"] = privacy
     assert planned_jobs(config) == dry_run(snakemake, write_config(tmp_path, config))
 
 

@@ -99,3 +99,38 @@ rule measure_identities:
         max_reference=lookup(dpath="attack/max_reference", within=config),
     script:
         "../scripts/measure_identities.py"
+
+
+rule trace_trained:
+    input:
+        model=runs.weights,
+        original="results/models/{dataset}/seed{seed}/pretrain.safetensors",
+        index="results/data/{dataset}/index.parquet",
+        images="results/data/{dataset}/images.npy",
+        splits="results/splits/{dataset}/seed{seed}.parquet",
+    output:
+        traces="results/traces/{dataset}/n{n}/seed{seed}/{trained}.parquet",
+    log:
+        "results/logs/trace_trained/{dataset}/n{n}/seed{seed}/{trained}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=growing(16000),
+        runtime=growing(60),
+    params:
+        model="{trained}",
+        spec=PROBE,
+    script:
+        "../scripts/trace_model.py"
+
+
+use rule trace_trained as trace_unlearned with:
+    output:
+        traces="results/traces/{dataset}/n{n}/seed{seed}/pretrain/{method}.parquet",
+    log:
+        "results/logs/trace_unlearned/{dataset}/n{n}/seed{seed}/pretrain/{method}.log",
+    params:
+        model="pretrain/{method}",
+        spec=PROBE,

@@ -70,7 +70,7 @@ METHODS: dict[str, Kind] = {
     ),
     "fold_model": Kind(
         target="oneshui.methods.fold_model:FoldModel", params=params.FoldModel, needs="artefact", label="Fold model",
-        colour="#999999", cost=params.FOLD_MODEL_COST, artefact_params=("folds",), folds=True,
+        colour="#8C564B", cost=params.FOLD_MODEL_COST, artefact_params=("folds",), folds=True,
     ),
     "identity_edits": Kind(
         target="oneshui.methods.identity_edits:IdentityEdits", params=params.IdentityEdits, needs="artefact",

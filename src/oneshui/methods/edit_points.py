@@ -7,18 +7,15 @@ family needs no line here.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from oneshui.errors import ConfigError
-from oneshui.models import features_and_logits
+from oneshui.models import blocks_of, features_and_logits, watched
 
 #: relative error up to which a response counts as linear
 _LINEAR = 1e-4
@@ -58,7 +55,7 @@ def edit_points(model: nn.Module, images: Tensor, blocks: int) -> list[EditPoint
     """
     found: list[list[EditPoint]] = []
     model, images = copy.deepcopy(model).double(), images.double()  # some layers start with a scale of 1e-6
-    for block in reversed(_blocks(model, images)):
+    for block in reversed(blocks_of(model, images)):
         points = _points_of(model, block, images)
         if not points and not found:
             break  # what the last block knows would stay
@@ -100,9 +97,9 @@ class Recorder:
     def __call__(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return the inputs z (B, P, d_in) and sums h (B, P, d_out) of each point in float64, and the logits."""
         places = [place for point in self.points for place in ((point.layer, True), (point.read, point.is_input))]
-        with torch.no_grad(), _watched(self.model, places) as values:
+        with torch.no_grad(), watched(self.model, places) as values:
             logits: Tensor = self.model(images)
-        found = {(each.module, each.is_input): each.value for each in values}
+        found = {(name, is_input): value for name, is_input, value in values}
         keys, sums = [], []
         for point in self.points:
             z = layer_inputs(self.model.get_submodule(point.layer), found[point.layer, True])
@@ -121,61 +118,11 @@ class _Value:
     value: Tensor
 
 
-@contextmanager
-def _watched(model: nn.Module, places: Iterable[tuple[str, bool]]) -> Iterator[list[_Value]]:
-    """Yield a list to which what modules take (True) or give is appended as they run.
-
-    Values are copies: activations may overwrite what they were given.
-    """
-    values: list[_Value] = []
-
-    def keep(name: str, is_input: bool, value: Any) -> None:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            values.append(_Value(name, is_input, value.detach().clone()))
-
-    with _Hooks() as hooks:
-        for name, is_input in dict.fromkeys(places):
-            module = model.get_submodule(name)
-            if is_input:
-                hooks.add(module.register_forward_pre_hook(lambda _, taken, name=name: keep(name, True, taken[0])))
-            else:
-                hooks.add(module.register_forward_hook(lambda _, __, given, name=name: keep(name, False, given)))
-        yield values
-
-
-class _Hooks(ExitStack):
-    """Hooks that go at the end of the block."""
-
-    def add(self, handle: RemovableHandle) -> None:
-        """Take care of a hook."""
-        self.callback(handle.remove)
-
-
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is a linear map of all its channels whose inputs ``layer_inputs`` knows."""
     if isinstance(module, nn.Conv2d):
         return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return isinstance(module, nn.Linear)
-
-
-def _blocks(model: nn.Module, images: Tensor) -> list[str]:
-    """Return the names of the innermost repeated parts that hold two layers or more, in the order they run."""
-    layers = [name for name, module in model.named_modules() if _is_layer(module)]
-    listed, alike = [], []
-    for name, module in model.named_modules():
-        for child, part in module.named_children():
-            path = f"{name}.{child}" if name else child
-            if sum(layer.startswith(f"{path}.") for layer in layers) < 2:
-                continue
-            if isinstance(module, nn.Sequential | nn.ModuleList):
-                listed.append(path)
-            elif sum(type(other) is type(part) for other in module.children()) > 1:
-                alike.append(path)
-    large = listed or alike
-    inner = [part for part in large if not any(other.startswith(f"{part}.") for other in large)]
-    with torch.no_grad(), _watched(model, [(name, False) for name in inner]) as values:
-        model(images)
-    return list(dict.fromkeys(each.module for each in values))
 
 
 def _points_of(model: nn.Module, block: str, images: Tensor) -> list[EditPoint]:
@@ -277,28 +224,29 @@ class _Trial:
 
         value = behind.value
         module = self.model.get_submodule(value.module)
-        with _Hooks() as hooks, torch.enable_grad():
-            if value.is_input:
-                hooks.add(module.register_forward_pre_hook(lambda _, taken: (watch(taken[0]), *taken[1:])))
-            else:
-                hooks.add(module.register_forward_hook(lambda _, __, given: watch(given)))
+        if value.is_input:
+            handle = module.register_forward_pre_hook(lambda _, taken: (watch(taken[0]), *taken[1:]))
+        else:
+            handle = module.register_forward_hook(lambda _, __, given: watch(given))
+        with torch.enable_grad():
             features, _ = features_and_logits(self.model, self.images)
             # a plain sum is constant behind a layer norm
             weights = torch.linspace(0.5, 1.5, features.shape[1], device=features.device)
             (gradient,) = torch.autograd.grad((features * weights).sum(), kept[:1])
+        handle.remove()
         return rows_of(gradient, len(behind.scale)).abs().sum((0, 2)).nonzero()[:, 0]
 
     def _run(self, name: str = "", change: Tensor | None = None, shape: torch.Size | None = None) -> list[_Value]:
         """Return what flows through the block, the output of a layer moved by ``change`` (P, C)."""
-        with torch.no_grad(), _Hooks() as hooks:
+        with torch.no_grad(), ExitStack() as hooks:
             if change is not None and shape is not None:
                 layer = self.model.get_submodule(name)
                 maps = isinstance(layer, nn.Conv2d)
                 by = change.T.reshape(shape[1:]) if maps else change.reshape(shape[1:])
-                hooks.add(layer.register_forward_hook(lambda _, __, given: given + by))
-            values: list[_Value] = hooks.enter_context(_watched(self.model, self.places))
+                hooks.callback(layer.register_forward_hook(lambda _, __, given: given + by).remove)
+            values = hooks.enter_context(watched(self.model, self.places))
             self.model(self.images)
-        return values
+        return [_Value(*each) for each in values]
 
 
 def _answer(layer: nn.Module, z: Tensor) -> Tensor:

@@ -85,8 +85,12 @@ class IdentityEdits(params.IdentityEdits):
     """
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
-        """Look for the layers that can be edited."""
-        edit_points(model, images.repeat(_TRIED // len(images), 1, 1, 1), self.blocks)
+        """Look for the layers that can be edited, in a network that is not trained yet."""
+        like = copy.deepcopy(model)
+        for parameter in like.parameters():
+            if not parameter.any():  # scales of batch norms often start at 0, behind which no layer matters
+                nn.init.ones_(parameter)
+        edit_points(like, torch.cat([images * size for size in (1.0, 0.5, -1.0, -0.5)]), self.blocks)
 
     def precompute(
         self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold]

@@ -13,12 +13,12 @@ STAGES = (
     "render_faces", "index_dataset", "pack_images", "split_identities", "export_request", "export_wrong_photos",
     "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "train_fold", "precompute_artefact", "unlearn",
     "unlearn_with_data", "score_pretrain", "score_retrained", "score_unlearned", "measure_trained", "measure_unlearned",
-    "attack_trained", "attack_unlearned", "probe_trained", "probe_unlearned", "summarise_attacks", "make_table",
-    "tables",
+    "trace_trained", "trace_unlearned", "attack_trained", "attack_unlearned", "probe_trained",
+    "probe_unlearned", "summarise_attacks", "make_table", "tables",
 )  # fmt: skip
 #: first words of the rules that ask for a GPU; these and fetch_weights import torch
-GPU_VERBS = ("train", "precompute", "unlearn", "score")
-_VERBS = {"metrics": "measure", "attacks": "attack", "refit": "probe"}
+GPU_VERBS = ("train", "precompute", "unlearn", "score", "trace")
+_VERBS = {"metrics": "measure", "attacks": "attack", "refit": "probe", "traces": "trace"}
 _TRAINING = {"pretrain": "train_pretrain", "retrain": "train_retrain", "ceiling": "train_ceiling"}
 
 
@@ -73,6 +73,8 @@ class _Rules:
                 return [Job("make_table", row=name) for name in self.config["tables"]]
             case "make" | "summarise":
                 return self._of_table(job)
+            case "trace":
+                return [self._model(job, job.row), self._model(job, "pretrain"), *data]
             case "measure":
                 return [self._scores(job, job.row), self._scores(job, "retrain"), index, splits]
             case "attack":  # other seeds, which some attacks look at, are attacked themselves and so in the plan anyway
@@ -104,7 +106,7 @@ class _Rules:
         if job.verb == "summarise":
             return jobs["attacks"]
         summary = [Job("summarise_attacks", row=job.row)] if jobs["attacks"] else []
-        return [*summary, *jobs["metrics"], *jobs["refit"]]
+        return [*summary, *jobs["metrics"], *jobs["refit"], *jobs["traces"]]
 
     def _of_method(self, job: Job, data: list[Job]) -> list[Job]:
         made = Model.of(job.row)

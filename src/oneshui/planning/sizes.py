@@ -55,10 +55,12 @@ def run_of(config: Mapping[str, Any], size: Size, job: Job) -> Sizes:
     train, val = share[0] * size.images - split["n_ranked"], share[1] * size.images
     forget, asked = n * (each - 1), split["n_ranked"] * (each - 1)
     retrained = Model.of(job.row).trained in ("retrain", "ceiling")
+    without = Model.of(job.row).fold
+    trained = train - forget if retrained else train * (1 - 1 / without[1]) if without else train
     population = train - asked + val
     reference = min(config["attack"]["max_reference"], population)
     return Sizes(
-        images=size.images, trained=train - forget if retrained else train,
+        images=size.images, trained=trained,
         people=round(share[0] * size.identities) - n * retrained, each=each, val=val,
         test=(1 - sum(share)) * size.images, n=n, forget=forget, retain=train - forget, asked=asked,
         reference=reference, fit=reference * (train - asked) / population,

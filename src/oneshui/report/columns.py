@@ -262,6 +262,21 @@ _PHOTOS = Card(
     "Wrong-photo control",
     "The same request with photos of other people. If ToW does not fall, the photos did not matter.",
 )
+_KL = Card(
+    "KL to the retrained model",
+    "How differently the model answers single forget images than the retrained model does, in nats. The second "
+    "retrained model shows the noise of training.",
+)
+_DEPTH = Card(
+    "Linear probe by depth",
+    "The linear probe on the activations behind a share of the network's blocks. Above the retrained model, that depth "
+    "still knows the forget images, whatever later layers do.",
+)
+_RELEARN = Card(
+    "Relearning",
+    "The model is trained for a few steps on half of the forget images. If the other half comes back sooner than in "
+    "the retrained model, it was hidden and not forgotten.",
+)
 _COST = Card(
     "Seconds and peak memory",
     "Time and memory of one run, beyond the loaded model and data. Prepare runs once, before the data is deleted. "
@@ -335,6 +350,28 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "wrong_photos_minus_own", ("_mean", "_ci95"), _over_seeds(_minus(_wrong_photos, _TOW_OF)),
         "Wrong minus right photos", "controls", difference, (_PHOTOS,), (*TRAINED, WITH_DATA),
+    ),
+    Column(
+        "kl_to_retrained", _MEAN_STD, _over_seeds(lambda numbers: numbers.by_seed("forget", "kl_to_retrained")),
+        "KL to the retrained model", "traces", lambda row, key, _: mean_std(row, key, 2), (_KL,), ("retrain",),
+    ),
+    *(
+        Column(
+            f"probe_{depth}", _MEAN_STD, _over_seeds(_percent("forget", f"probe_{depth}_{{measure}}")), head, "traces",
+            mean_std, (_DEPTH,),
+        )
+        for depth, head in (
+            ("25", "Probe behind 25%"), ("50", "50%"), ("75", "75%"), ("100", "100% of the blocks"),
+            ("features", "features"),
+        )
+    ),
+    Column(
+        "relearned", _MEAN_STD, _over_seeds(_percent("forget", "relearned_{measure}")), "Relearned", "traces", mean_std,
+        (_RELEARN,),
+    ),
+    Column(
+        "relearn_steps", _MEAN_STD, _over_seeds(lambda numbers: numbers.by_seed("forget", "relearn_steps")),
+        "Steps to relearn", "traces", mean_std, (_RELEARN,),
     ),
     *(
         Column(f"published_{name}", ("", "_std"), _published(name))

@@ -24,7 +24,18 @@ from oneshui.report.identities import identity_points, in_setting, top_methods
 from oneshui.report.style import setting_name
 from oneshui.report.tables import settings_of
 from oneshui.report.verdict import verdict
-from oneshui.report.write import Cell, Grid, ablation, columns_of, grid, name_of, note_of, unit_of, warnings_of
+from oneshui.report.write import (
+    Cell,
+    Grid,
+    ablation,
+    columns_of,
+    grid,
+    is_asked,
+    name_of,
+    note_of,
+    unit_of,
+    warnings_of,
+)
 from oneshui.runs import Model
 
 #: what the template shows, by its ``type``
@@ -66,6 +77,8 @@ def sections_of(inputs: Inputs) -> tuple[list[Section], str]:
                 [*_grids(inputs, "attacks", "Attacks on "), *_curves(inputs, labels)]),
         Section("controls", "Controls", "Do the features still know the people? Did the photo matter?",
                 _grids(inputs, "controls", "Controls of ")),
+        Section("traces", "Traces", "Does the model still know the forget images, beneath its answers?",
+                _grids(inputs, "traces", "Traces in ")),
         Section("identities", "Identities", "Who is hard to forget, and who is harmed? A dot is a person in one seed. "
                 "0 is ideal. The page has no faces and no names.", people),
         Section("cost", "Cost", "Prepare runs once, before the data is deleted. Unlearn runs for each request.",
@@ -142,8 +155,9 @@ def _grids(inputs: Inputs, view: str, caption: str) -> list[Part]:
         spec, decimals, count = inputs.spec(name), inputs.decimals(name), len(inputs.seeds)
         rows = rows[~rows["method"].isin(TRAINED)] if view == "costs" else rows
         columns = columns_of(rows, view)
-        asked = view == "results" or (view != "costs" and spec.get("privacy"))
-        if not asked and rows[[column.names[0] for column in columns]].isna().all(axis=None):
+        if not is_asked(view, spec):
+            return []
+        if view == "costs" and rows[[column.names[0] for column in columns]].isna().all(axis=None):
             return []
         whole = view == "results" and spec.get("layout") == "tow"
         cells = (

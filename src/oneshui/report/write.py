@@ -12,13 +12,19 @@ from typing import Any
 import pandas as pd
 
 from oneshui.config import TRAINED
+from oneshui.diagnostics import RELEARN_STEPS
 from oneshui.report.columns import COLUMNS, DASH, FLAGS, Column, with_std
 from oneshui.report.style import MEASURE_NAMES, MODEL_MARKS, display_name, setting_name
 from oneshui.report.tables import settings_of
 from oneshui.report.verdict import verdict
 
 #: heading of a part of a table -> views of columns that stand in it
-PARTS = {"": ("results", "costs"), "Can an attacker tell?": ("attacks",), "Controls": ("controls",)}
+PARTS = {
+    "": ("results", "costs"), "Can an attacker tell?": ("attacks",), "Controls": ("controls",),
+    "What is left inside?": ("traces",),
+}  # fmt: skip
+#: key of a table in the configuration that asks for a view; the others are always there
+_ASKED_BY = {"attacks": "privacy", "controls": "privacy", "traces": "traces"}
 WITH_DATA_MARK = "uses the training data"
 
 
@@ -137,6 +143,13 @@ def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:
         )
     if view == "costs":
         return "Mean over seeds of time and peak memory, beyond the loaded model and data."
+    if view == "traces":
+        return (
+            "KL on forget images, in nats. Linear probes on pooled activations behind 25 to 100% of the blocks, and on "
+            f"the features. Relearned: half of the forget images after {RELEARN_STEPS} steps of training on the other "
+            f"half; {RELEARN_STEPS + 1} steps: not even then as well known as to the original model. Compare with the "
+            "retrained model."
+        )
     return (
         "Linear probe: what the features still know. Wrong photos: the same request with photos of other people. "
         "Differences in points [95% interval], paired by seed."
@@ -160,7 +173,7 @@ def to_markdown(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence
     for setting, rows in settings_of(table):
         lines.append(f"## {_plain(setting_name(*setting))} ({_plain(unit_of(rows))})")
         lines.append(_START.sub(r"\1\\\2", _plain(" ".join(verdict(rows, n_seeds=count, decimals=decimals)))))
-        for heading, views in _parts(privacy):
+        for heading, views in _parts(spec):
             lines += [heading and f"### {heading}", _markdown(grid(rows, columns_of(table, *views), decimals))]
             lines.append(_note(heading, views, rows, count))
             lines.append("" if heading else _bullets(warnings_of(rows, count, privacy=privacy)))
@@ -179,8 +192,13 @@ def _plain(text: str) -> str:
     return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def _parts(privacy: bool) -> list[tuple[str, tuple[str, ...]]]:
-    return [(heading, views) for heading, views in PARTS.items() if privacy or not heading]
+def is_asked(view: str, spec: Mapping[str, Any]) -> bool:
+    """Whether a table of the configuration has a view."""
+    return view not in _ASKED_BY or bool(spec.get(_ASKED_BY[view]))
+
+
+def _parts(spec: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(heading, views) for heading, views in PARTS.items() if is_asked(views[0], spec)]
 
 
 def _note(heading: str, views: Sequence[str], rows: pd.DataFrame, count: int) -> str:
@@ -235,7 +253,7 @@ def to_latex(table: pd.DataFrame, spec: Mapping[str, Any], *, seeds: Sequence[in
         warnings = warnings_of(table, count, privacy=False)
         return _latex(f"{title}. {_tow_note(table, count, printed)}", head, [("", body)], warnings)
     parts, warnings = [], warnings_of(table, count, privacy=privacy)
-    for heading, views in _parts(privacy):
+    for heading, views in _parts(spec):
         columns, blocks = columns_of(table, *views), []
         for setting, rows in settings_of(table):
             head, *body = grid(rows, columns, decimals)

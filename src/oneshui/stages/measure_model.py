@@ -14,6 +14,7 @@ import pandas as pd
 from oneshui.diagnostics import has_diverged
 from oneshui.errors import DataError
 from oneshui.metrics.accuracy import accuracy, mean_average_precision
+from oneshui.metrics.divergence import mean_kl
 from oneshui.metrics.measure import MEASURES
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import TOW_SPLITS, tug_of_war
@@ -35,8 +36,9 @@ def measure_model(
     """Write the metrics of one model: how well it does on each split, and its tug of war with the retrained model.
 
     Rows of splits retain, forget, test and val: ``accuracy`` or ``map``, ``loss`` (mean, nats), ``n_images`` and, for
-    mAP, ``attributes_left_out``. Rows of split "all": ``tow`` (not for the retrained model, where it is 1 by
-    definition), the costs, and every number or truth value that the model's header has under ``health``.
+    mAP, ``attributes_left_out``. Of split forget also ``kl_to_retrained`` (nats), of split "all" ``tow``; these two not
+    for the retrained model, where they are 0 and 1 by definition. Further rows of split "all": the costs, and every
+    number or truth value that the model's header has under ``health``.
 
     Args:
         scores_path: scores of the model; view 0 is measured.
@@ -71,6 +73,8 @@ def measure_model(
         expected = _measure(reference, labels, compared, task)
         measure = MEASURES[task]
         values.append(("all", "tow", tug_of_war(_by_split(values, measure), _by_split(expected, measure))))
+        answers, theirs = (np.asarray(each.take(rows["forget"])["logits"]) for each in (scores, reference))
+        values.append(("forget", "kl_to_retrained", mean_kl(theirs, answers, task=task)))
     frame = pd.DataFrame(values, columns=["split", "metric", "value"])
     write_table(output_path, metric_table(frame, run, model), METRICS, {"task": task, "model": made})
 

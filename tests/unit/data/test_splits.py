@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from oneshui.config import SplitSpec
 from oneshui.data.layouts import read_identities
-from oneshui.data.splits import content_id, overlap, split_identities
+from oneshui.data.splits import content_id, fold_of, overlap, split_identities
 from oneshui.errors import ConfigError
 from oneshui.schemas import SPLITS
 
@@ -282,3 +282,28 @@ def test_published_data_sets_split_as_in_the_paper(file: str, images: int, ident
     assert len(ranked) == n_ranked
     assert (frame["identity"] == ranked[0]).sum() >= 6
     assert sorted(frame.loc[frame["is_support"], "identity"]) == sorted(ranked)
+
+
+def test_a_photo_of_everybody_can_be_kept_out_of_training() -> None:
+    index = make_index([1, 2, 7] * 20)
+    few, all_of_them = split(index), split(index, reserve_supports="all")
+    same = ["image_id", "identity", "role", "request_rank"]
+    pd.testing.assert_frame_equal(few[same], all_of_them[same])
+    assert set(few.loc[few["is_support"], "image_id"]) < set(all_of_them.loc[all_of_them["is_support"], "image_id"])
+    photos = all_of_them[all_of_them["is_support"]].groupby("identity").size()
+    sizes = all_of_them[all_of_them["role"] == "train"].groupby("identity").size()
+    assert photos.eq(1).all() and set(photos.index) == set(sizes.index[sizes >= SPEC.min_images])
+
+
+def test_folds_cut_the_training_identities_into_equal_parts() -> None:
+    frame = split(make_index([7] * 63))
+    people = set(frame.loc[frame["role"] == "train", "identity"])
+    folds = [fold_of(frame, fold, 8, dataset="toy", seed=0) for fold in range(8)]
+    assert sorted(int(person) for fold in folds for person in fold) == sorted(people)
+    assert {len(fold) for fold in folds} <= {len(people) // 8, len(people) // 8 + 1}
+    assert all(np.array_equal(fold, np.sort(fold)) for fold in folds)
+    again = fold_of(frame.sample(frac=1, random_state=1), 2, 8, dataset="toy", seed=0)
+    assert np.array_equal(again, folds[2])
+    assert not np.array_equal(fold_of(frame, 2, 8, dataset="toy", seed=1), folds[2])
+    with pytest.raises(ConfigError, match="cannot be cut into 64 folds"):
+        fold_of(frame, 0, 64, dataset="toy", seed=0)

@@ -89,7 +89,9 @@ def test_accuracy_loss_and_counts_by_hand(run: Run) -> None:
     assert [values[s, "n_images"] for s in ("retain", "forget", "test", "val")] == [4, 2, 2, 1]
     # retrained: retain 1, forget 1/2, test 1
     assert values["all", "tow"] == pytest.approx(0.75 * 0.5 * 0.5)
-    assert len(values) == len(frame) == 13
+    # one of two answers is the other way round: logits 0 and 1, so (p - q) log(p / q) summed is 2 p - 1
+    assert values["forget", "kl_to_retrained"] == pytest.approx((2 / (1 + np.exp(-1)) - 1) / 2)
+    assert len(values) == len(frame) == 14
     run_columns = frame[["dataset", "n", "seed", "origin", "method"]].drop_duplicates()
     assert run_columns.values.tolist() == [["toy", 1, 3, "pretrain", "ssd"]]
     assert meta["task"] == "classification"

@@ -1,0 +1,81 @@
+"""What is left of images inside a model: activations at several depths, and how fast training brings them back."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from oneshui.diagnostics import RELEARN_STEPS
+from oneshui.metrics.measure import measure
+from oneshui.models import blocks_of, features_and_logits, watched
+from oneshui.sets import ImageSet
+
+#: share of the blocks behind which activations are looked at, in percent
+DEPTHS = (25, 50, 75, 100)
+#: Adam's learning rate
+_LR = 1e-4
+_BATCH = 256
+
+
+def pooled_by_depth(model: nn.Module, images: ImageSet) -> dict[str, Tensor]:
+    """Return pooled activations (N, D) of the images on the CPU, by depth: ``25`` to ``100``, and ``features``.
+
+    Depth d is the output of the block at d percent of the network's blocks, its mean over positions. The features are
+    what the classifier sees.
+    """
+    blocks = blocks_of(model, images.images(torch.arange(min(2, len(images)))))
+    chosen = {str(depth): blocks[-(-depth * len(blocks) // 100) - 1] for depth in DEPTHS} if blocks else {}
+    kept: dict[str, list[Tensor]] = {name: [] for name in (*chosen, "features")}
+    for rows in torch.arange(len(images)).split(_BATCH):
+        with torch.inference_mode(), watched(model, [(block, False) for block in chosen.values()]) as values:
+            features, _ = features_and_logits(model, images.images(rows))
+        found = {name: value for name, _, value in values}
+        for depth, block in chosen.items():
+            kept[depth].append(_pooled(found[block]).cpu())
+        kept["features"].append(features.cpu())
+    return {name: torch.cat(parts) for name, parts in kept.items()}
+
+
+def _pooled(value: Tensor) -> Tensor:
+    """Return the mean over positions of (B, C, H, W), (B, H, W, C) or (B, N, C)."""
+    if value.ndim == 4:
+        channels_last = value.shape[1] == value.shape[2] != value.shape[3]
+        return value.mean((1, 2) if channels_last else (2, 3))
+    return value.mean(1) if value.ndim == 3 else value
+
+
+def relearned(model: nn.Module, shown: ImageSet, held: ImageSet, *, seed: int) -> list[float]:
+    """Return accuracy or mAP on ``held`` before and after each step of training a copy of the model on ``shown``.
+
+    A step is one of Adam on all of ``shown``, or on 256 random ones. Batch norm keeps its statistics.
+
+    Args:
+        model: stays as it is.
+        shown: images of some people.
+        held: other images of the same people.
+        seed: of the order.
+    """
+    student = copy.deepcopy(model).eval()
+    optimiser = torch.optim.Adam(student.parameters(), lr=_LR)
+    draw = torch.Generator().manual_seed(seed)
+    found = [_measured(student, held)]
+    for _ in range(RELEARN_STEPS):
+        rows = torch.randperm(len(shown), generator=draw)[:_BATCH]
+        loss = shown.task.losses(student(shown.images(rows)), shown.labels[rows.to(shown.device)]).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        found.append(_measured(student, held))
+    return found
+
+
+def _measured(model: nn.Module, images: ImageSet) -> float:
+    with torch.inference_mode():
+        logits = torch.cat([model(batch).float() for batch, _ in images.batches(_BATCH)])
+    return measure(images.task.kind, logits.cpu().numpy(), images.labels.cpu().numpy())
+
+
+def steps_until(values: Sequence[float], wanted: float) -> int:
+    """Return the first step at which a value is at least ``wanted``; one more than there are if none is."""
+    return next((step for step, value in enumerate(values) if value >= wanted), len(values))
