@@ -10,7 +10,8 @@ import torch
 from oneshui.devices import Cost
 from oneshui.errors import ConfigError
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import UnlearningMethod
+from oneshui.methods.base import UnlearningMethod, with_resume
+from oneshui.resume import Resume, fingerprint
 from oneshui.runs import DataFiles, Model, Run
 from oneshui.stages.images import open_trained
 
@@ -23,6 +24,8 @@ def precompute_artefact(
 
     The training data of a retrained model is D_r: an attack's reference must not learn of the forget set by way of an
     artefact either.
+
+    An interrupted one goes on from ``output_path`` + ".resume".
 
     Args:
         model_path: the start model.
@@ -40,12 +43,13 @@ def precompute_artefact(
     checkpoint, images = open_trained(model_path, data, device)
     unlearner: UnlearningMethod = make_method(spec)
     train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
+    identity = {"method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run)}
+    resume = Resume.beside(output_path, fingerprint({**identity, **images.bound_to}, device), device)
+    precompute = with_resume(unlearner.precompute, resume)
     with Cost(device) as cost:
-        artefact = unlearner.precompute(checkpoint.model, train, val, seed=run.method_seed)
+        artefact = precompute(checkpoint.model, train, val, seed=run.method_seed)
     if artefact is None:
         raise ConfigError(f"method {model.method} keeps no artefact; unlearn it directly")
-    header = {
-        "method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run),
-        **cost.metadata(),
-    }  # fmt: skip
-    artefact.save(output_path, header)
+    cost.seconds += resume.seconds
+    artefact.save(output_path, {**identity, **cost.metadata()})
+    resume.clear()
