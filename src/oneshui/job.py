@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oneshui.log import log_to
+from oneshui.presence import JOBS, hold
 from oneshui.runs import DataFiles, Model, Run
 
 
@@ -83,5 +84,6 @@ def _one(files: Any, name: str) -> Path:
 @contextmanager
 def running(snakemake: Any) -> Iterator[Job]:
     """Yield the job of a script; log, warnings and a last error go to its log file."""
+    hold(JOBS)
     with log_to(snakemake.log[0]):
         yield Job(snakemake)
