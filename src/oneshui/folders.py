@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from oneshui.errors import DataError, OneShuiError
+
 _LOCK = "oneshui.lock"
 _SUFFIX = ".tmp"
 #: names of such folders; other programs may give such names, so that only the lock file tells
@@ -56,14 +58,44 @@ def own_folder(parent: Path, name: str) -> Iterator[Path]:
     First those in ``parent`` are removed, of any name, whose processes have died.
 
     Raises:
-        OSError: there can be no folder; no room, no rights.
+        DataError: there is no room for it, or for what the block writes.
+        OSError: there can be no folder for another reason.
     """
     remove_left(parent)
-    folder, held = _new_folder(parent, name)
+    with _full_disk_told(parent):
+        folder, held = _new_folder(parent, name)
+        try:
+            yield folder
+        finally:
+            _remove(folder, held)
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn the errors with which libraries say that a disk is full into one that says where and what to do."""
     try:
-        yield folder
-    finally:
-        _remove(folder, held)
+        yield
+    except OneShuiError:
+        raise
+    except Exception as error:
+        reason = _full(error)
+        if reason is None:
+            raise
+        raise DataError(
+            f"There is no room left to write in {os.path.abspath(folder)} ({reason}). Free some space, or have your "
+            "quota raised, then run the same command again: what had finished stays."
+        ) from error
+
+
+def _full(error: BaseException | None) -> str | None:
+    """Return the system's message if an error, or one that led to it, is a full disk."""
+    while error is not None:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            # libraries in Rust have no errno
+            if (isinstance(error, OSError) and error.errno == number) or f"(os error {number})" in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def remove_left(parent: Path) -> None:

@@ -88,7 +88,10 @@ class Resume:
             if started - self._saved < self._pause:
                 return
         seconds = self.seconds + started - self._started
-        save_tensors(self.path, tensors, {"fingerprint": self.fingerprint, "state": note, "seconds": seconds})
+        try:
+            save_tensors(self.path, tensors, {"fingerprint": self.fingerprint, "state": note, "seconds": seconds})
+        except DataError as error:  # a full disk: the output may be smaller, or there is room by then
+            logger.warning("the state is not saved, so a kill would lose what was done since the last one: %s", error)
         self._saved = time.monotonic()
         self._pause = (self._saved - started) / _SHARE
 

@@ -1,21 +1,26 @@
 """What killed processes left is removed; what living ones use is not."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from oneshui import folders
+from oneshui.errors import DataError
 from oneshui.files import atomic_path, write_text
 from oneshui.folders import lock, own_folder, remove_left
 
 WRITER = """
 import sys
 from pathlib import Path
+from oneshui.errors import DataError
 from oneshui.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     temporary.write_bytes(b"half")
@@ -119,9 +124,40 @@ def test_no_room_for_a_lock_leaves_no_folder(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folders, "lock", full)
-    with pytest.raises(OSError, match="No space left"), own_folder(tmp_path, "a"):
+    with (
+        pytest.raises(DataError, match=r"no room left to write in .* \(No space left on device\)\. Free"),
+        own_folder(tmp_path, "a"),
+    ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def chained() -> None:
+    """As Pillow does: the reason is only the context of what it raises."""
+    try:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    except OSError:
+        raise ValueError("broken image")
+
+
+def rust() -> None:
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(("write", "reason"), [(chained, "Disk quota exceeded"), (rust, "No space left on device")])
+def test_a_full_disk_is_told_however_a_library_says_it(tmp_path: Path, write: Callable[[], None], reason: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path} ({reason})")), own_folder(tmp_path, "a"):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("no image"), PermissionError(13, "Permission denied"), KeyboardInterrupt()]
+)
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, own_folder(tmp_path, "a"):
+        raise error
+    assert raised.value is error
 
 
 def test_without_locks_nothing_is_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import torch
 from tests.unit.stages.test_unlearn import META_SPEC, SSD_SPEC, Run
 
 from oneshui import resume
+from oneshui.errors import DataError
 from oneshui.methods.distillation import SGD
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.ssd import SSD
@@ -213,6 +214,20 @@ def test_a_large_state_is_not_saved_at_once(tmp_path: Path, monkeypatch: pytest.
         now[0] = seconds
         state.save(lambda: ({"group": {"w": torch.zeros(50_000_000, dtype=torch.uint8)}}, {}))
         assert (tmp_path / "out.resume").exists() == there
+
+
+def test_no_room_for_a_state_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = Resume(Path("/dev/full/state"), "mine", CPU)  # no folder: another error, which is not passed over
+    with pytest.raises(OSError):
+        state.save(lambda: ({"group": {"w": torch.zeros(2)}}, {}))
+
+    def full(*_: object) -> None:
+        raise DataError("There is no room left")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "save_tensors", full)
+        Resume.beside(tmp_path / "out", "mine", CPU).save(lambda: ({"group": {"w": torch.zeros(2)}}, {}))
+    assert "the state is not saved" in caplog.text and "There is no room left" in caplog.text
 
 
 def test_another_number_of_threads_is_another_computation() -> None:
