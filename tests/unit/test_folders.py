@@ -137,7 +137,7 @@ def chained() -> None:
     try:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     except OSError:
-        raise ValueError("broken image")
+        raise ValueError("broken image")  # noqa: B904
 
 
 def rust() -> None:
