@@ -6,7 +6,7 @@ A moment is a share of the CPU time that a job of that kind took in the undistur
 """
 
 import argparse
-import hashlib
+import contextlib
 import os
 import random
 import re
@@ -17,24 +17,19 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
-from tests.workflow.conftest import command, jobs, tensor_hashes, toy_config, write_config
+from tests.workflow.conftest import command, jobs, toy_config, write_config
+from tests.workflow.same_results import differences
 from tests.workflow.test_initial_weights import TAG, TINY, write_weights
-
-from oneshui.files import read_header, sha256_file
 
 #: every rule that makes a file; `check_dataset` and `make_plan` make reports that are always made anew
 TARGETS = ("all", "report", "results/selection/toy/n3/jit.csv")
 _POLL_S = 0.03
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: what differs between two runs: how long things took and how much memory
-_COST = re.compile(r"(precompute_)?(seconds|peak_mb)")
 
 
 def campaign_config(folder: Path) -> dict[str, Any]:
@@ -165,20 +160,30 @@ class Told:
         return told
 
 
-def start(folder: Path, *options: str) -> "subprocess.Popen[bytes]":
-    """Start the plain command in a session of its own; what it says goes to ``said`` in the folder."""
+@contextlib.contextmanager
+def started(folder: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start the plain command in a session of its own, which ends with the block at the latest.
+
+    What it says goes to ``said`` in the folder.
+    """
     line = command(folder, *options, "--configfile", str(folder / "config.yaml"), "--", *TARGETS)
     with open(folder / "said", "wb") as file:
-        return subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        workflow = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield workflow
+    finally:
+        if workflow.poll() is None:
+            os.killpg(workflow.pid, signal.SIGKILL)
+            workflow.wait()
 
 
 def undisturbed(folder: Path) -> tuple[Told, dict[str, list[float]]]:
     """Run the grid; return what was said, and the CPU seconds of the jobs of each rule."""
-    workflow = start(folder)
-    jobs_of, seen = Jobs(workflow.pid), dict[int, JobProcess]()
-    while workflow.poll() is None:
-        seen |= jobs_of.running()
-        time.sleep(_POLL_S)
+    with started(folder) as workflow:
+        jobs_of, seen = Jobs(workflow.pid), dict[int, JobProcess]()
+        while workflow.poll() is None:
+            seen |= jobs_of.running()
+            time.sleep(_POLL_S)
     told = Told.of((folder / "said").read_text())
     assert workflow.returncode == 0, told.text[-5000:]
     took = defaultdict(list)
@@ -237,44 +242,46 @@ class Campaign:
 
     def round(self, title: str, *options: str) -> int:
         """Give the command, kill the jobs whose moments have come, and wait for the end."""
-        workflow = start(self.folder, *options)
-        running, before = Jobs(workflow.pid), len(self.killed)
-        moments: dict[int, tuple[str, float | None]] = {}
-        while workflow.poll() is None:
-            now = running.running()
-            for pid in moments.keys() - now.keys():
-                rule, moment = moments.pop(pid)
-                if moment is not None:  # it ended before: another job of this kind is killed earlier
-                    self.wanted[rule].insert(0, moment * 0.8)
-            for pid, job in now.items():
-                if pid not in moments:
-                    left = self.wanted.get(job.rule)
-                    moments[pid] = job.rule, left.pop(0) if left else None
-                moment = moments[pid][1]
-                if moment is not None and job.cpu_s >= moment * min(self.took[job.rule]):
-                    kill(pid)
-                    self.killed.append((job.rule, moment))
-                    moments[pid] = job.rule, None
-            time.sleep(_POLL_S)
+        before = len(self.killed)
+        with started(self.folder, *options) as workflow:
+            running = Jobs(workflow.pid)
+            moments: dict[int, tuple[str, float | None]] = {}
+            while workflow.poll() is None:
+                now = running.running()
+                for pid in moments.keys() - now.keys():
+                    rule, moment = moments.pop(pid)
+                    if moment is not None:  # it ended before: another job of this kind is killed earlier
+                        self.wanted[rule].insert(0, moment * 0.8)
+                for pid, job in now.items():
+                    if pid not in moments:
+                        left = self.wanted.get(job.rule)
+                        moments[pid] = job.rule, left.pop(0) if left else None
+                    moment = moments[pid][1]
+                    if moment is not None and job.cpu_s >= moment * min(self.took[job.rule]):
+                        kill(pid)
+                        self.killed.append((job.rule, moment))
+                        moments[pid] = job.rule, None
+                time.sleep(_POLL_S)
         told = self._note()
         self.say(f"{title}: {[rule for rule, _ in self.killed[before:]]}; {len(told.finished)} jobs finished")
         return workflow.returncode
 
     def interrupt(self, number: signal.Signals, *, jobs_too: bool = False) -> None:
         """Send a signal to Snakemake at a seeded moment while jobs run; where it leaves its lock, take that away."""
-        workflow = start(self.folder)
-        running, after = Jobs(workflow.pid), self.draw.uniform(0.2, 3.0)
+        after = self.draw.uniform(0.2, 3.0)
         now: dict[int, JobProcess] = {}
-        while sum(job.cpu_s for job in now.values()) < after and workflow.poll() is None:
-            time.sleep(_POLL_S)
-            now = running.running()
-        assert workflow.poll() is None, (self.folder / "said").read_text()[-5000:]
-        if jobs_too:
-            os.killpg(workflow.pid, number)
-            self.killed_with_snakemake += len(now)
-        else:
-            os.kill(workflow.pid, number)
-        assert workflow.wait(timeout=120) != 0
+        with started(self.folder) as workflow:
+            running = Jobs(workflow.pid)
+            while sum(job.cpu_s for job in now.values()) < after and workflow.poll() is None:
+                time.sleep(_POLL_S)
+                now = running.running()
+            assert workflow.poll() is None, (self.folder / "said").read_text()[-5000:]
+            if jobs_too:
+                os.killpg(workflow.pid, number)
+                self.killed_with_snakemake += len(now)
+            else:
+                os.kill(workflow.pid, number)
+            assert workflow.wait(timeout=120) != 0
         told = self._note()
         whom = "Snakemake and its jobs" if jobs_too else "Snakemake"
         self.say(f"{number.name} for {whom} in {[job.rule for job in now.values()]}; {len(told.finished)} finished")
@@ -285,8 +292,8 @@ class Campaign:
         """Do what the message says: wait for jobs that still run, then give its command."""
         while working_in(self.folder):
             time.sleep(_POLL_S)
-        workflow = start(self.folder)
-        assert workflow.wait(timeout=120) == 1
+        with started(self.folder) as workflow:
+            assert workflow.wait(timeout=120) == 1
         said = (self.folder / "said").read_text()
         advice = re.search(
             r"^The Snakemake that worked in .* was killed\. .*; what had finished stays\. (.+)$", said, re.M
@@ -310,33 +317,6 @@ def kill(pid: int) -> None:
 # ---- what they made
 
 
-def results(folder: Path) -> dict[str, Any]:
-    """Return what is in every result, by path, without times and memory; of pages and pictures that they are there."""
-    found = {}
-    for path in sorted((folder / "results").rglob("*")):
-        name = str(path.relative_to(folder / "results"))
-        if path.is_file() and name.split("/")[0] not in ("logs", "benchmarks"):
-            found[name] = content(path)
-    return found
-
-
-def content(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return tensor_hashes(path), {k: v for k, v in read_header(path).items() if not _COST.fullmatch(k)}
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        frame = table.to_pandas()
-        if "metric" in frame:
-            frame = frame[~frame["metric"].str.fullmatch(_COST.pattern)]
-        return table.schema.metadata.get(b"oneshui"), hashlib.sha256(repr(frame.to_dict("list")).encode()).hexdigest()
-    if path.suffix == ".csv":
-        frame = pd.read_csv(path, dtype=str)
-        return frame[[name for name in frame if not re.search(r"seconds|peak_mb", name)]].to_csv()
-    if path.suffix in (".pdf", ".html", ".md", ".tex"):  # with dates or times
-        return path.stat().st_size > 0
-    return sha256_file(path)
-
-
 def left_over(folder: Path) -> list[Path]:
     """Return temporary files and locks."""
     hidden = [path for path in (folder / "results").rglob(".*")]
@@ -350,12 +330,12 @@ def run_campaign(folder: Path, *, kills: int, seed: int, say: Callable[[str], No
     for each in (straight, disturbed):
         each.mkdir()
         write_config(each, config)
-    started = time.monotonic()
+    begun = time.monotonic()
     whole, took = undisturbed(straight)
-    say(f"undisturbed: {len(whole.finished)} jobs of {len(took)} kinds in {time.monotonic() - started:.0f} s")
+    say(f"undisturbed: {len(whole.finished)} jobs of {len(took)} kinds in {time.monotonic() - begun:.0f} s")
     campaign = Campaign(disturbed, kills, took, random.Random(seed), say)
     campaign.run()
-    say(f"{len(campaign.killed)} jobs killed; {time.monotonic() - started:.0f} s")
+    say(f"{len(campaign.killed)} jobs killed; {time.monotonic() - begun:.0f} s")
     check(campaign, whole, straight)
     return campaign
 
@@ -366,10 +346,7 @@ def check(campaign: Campaign, whole: Told, straight: Path) -> None:
     twice = {outputs: n for outputs, n in Counter(campaign.finished).items() if n > 1}
     assert not twice, f"made again although they were finished: {twice}"
     assert set(campaign.finished) <= set(whole.finished) and len(whole.finished) == len(set(whole.finished))
-    expected, found = results(straight), results(folder)
-    assert expected.keys() == found.keys()
-    differs = [name for name in expected if expected[name] != found[name]]
-    assert not differs, differs
+    assert not differences(straight, folder)
     assert not left_over(folder)
     assert not working_in(folder)
 
