@@ -202,6 +202,9 @@ class Campaign:
         took: CPU seconds of the jobs of each rule.
         draw: chooses moments and victims.
         say: is told what happens.
+        finished: output files of the jobs that ended well, in the order of time.
+        killed: rule and moment of each job that was killed.
+        stopped: each signal that Snakemake got, and the jobs that ran then.
     """
 
     folder: Path
@@ -211,7 +214,7 @@ class Campaign:
     say: Callable[[str], None]
     finished: list[str] = field(default_factory=list)
     killed: list[tuple[str, float]] = field(default_factory=list)
-    killed_with_snakemake: int = 0
+    stopped: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # every kind once, early enough that a job that is a little faster is hit, too; the others late as well: while
@@ -223,15 +226,14 @@ class Campaign:
 
     def run(self) -> None:
         """Kill as planned, run to the end, and check nothing."""
-        self.round("killed jobs")
-        self.round("killed jobs")
-        self.interrupt(signal.SIGINT)
-        self.round("killed jobs", "--retries", "2")
-        self.interrupt(signal.SIGKILL, jobs_too=True)
-        self.round("killed jobs", "--retries", "2")
-        self.interrupt(signal.SIGKILL)
+        self.round()
+        self.round()
+        for number, jobs_too in ((signal.SIGINT, False), (signal.SIGKILL, True), (signal.SIGKILL, False)):
+            self.round("--retries", "2", stop=number, jobs_too=jobs_too)
+            if number == signal.SIGKILL:
+                self.unlock()
         for _ in range(20):
-            if self.round("killed jobs", "--retries", "2") == 0 and self.ended():
+            if self.round("--retries", "2") == 0 and self.ended():
                 return
         raise AssertionError(f"no end; {self.killed}; {(self.folder / 'said').read_text()[-5000:]}")
 
@@ -240,9 +242,15 @@ class Campaign:
         line = command(self.folder, "--dry-run", "--configfile", str(self.folder / "config.yaml"), "--", *TARGETS)
         return jobs(subprocess.run(line, capture_output=True, text=True, check=True).stdout) in ({}, {"all": 1})
 
-    def round(self, title: str, *options: str) -> int:
-        """Give the command, kill the jobs whose moments have come, and wait for the end."""
-        before = len(self.killed)
+    def round(self, *options: str, stop: signal.Signals | None = None, jobs_too: bool = False) -> int:
+        """Give the command, kill the jobs whose moments have come, and wait for the end.
+
+        Args:
+            options: of the command.
+            stop: signal that Snakemake gets after a seeded number of kills, while jobs run.
+            jobs_too: its jobs get it at the same time.
+        """
+        before, kills = len(self.killed), self.draw.randint(3, 6)
         with started(self.folder, *options) as workflow:
             running = Jobs(workflow.pid)
             moments: dict[int, tuple[str, float | None]] = {}
@@ -256,37 +264,26 @@ class Campaign:
                     if pid not in moments:
                         left = self.wanted.get(job.rule)
                         moments[pid] = job.rule, left.pop(0) if left else None
-                    moment = moments[pid][1]
-                    if moment is not None and job.cpu_s >= moment * min(self.took[job.rule]):
+                    rule, moment = moments[pid]
+                    if moment is not None and job.cpu_s >= moment * min(self.took[rule]):
                         kill(pid)
-                        self.killed.append((job.rule, moment))
-                        moments[pid] = job.rule, None
+                        self.killed.append((rule, moment))
+                        moments[pid] = rule, None
+                if stop and len(self.killed) - before >= kills and any(pid in now for pid in moments):
+                    self.stopped.append((stop.name, sorted(job.rule for job in now.values())))
+                    (os.killpg if jobs_too else os.kill)(workflow.pid, stop)
+                    assert workflow.wait(timeout=300) != 0
+                    break
                 time.sleep(_POLL_S)
-        told = self._note()
-        self.say(f"{title}: {[rule for rule, _ in self.killed[before:]]}; {len(told.finished)} jobs finished")
+        for rule, moment in moments.values():
+            if moment is not None:  # it ended with Snakemake
+                self.wanted[rule].insert(0, moment)
+        told = Told.of((self.folder / "said").read_text())
+        self.finished += told.finished
+        ended = f"{self.stopped[-1]}" if stop else f"status {workflow.returncode}"
+        killed = ", ".join(rule for rule, _ in self.killed[before:])
+        self.say(f"killed: {killed or 'none'}; {len(told.finished)} jobs finished; {ended}")
         return workflow.returncode
-
-    def interrupt(self, number: signal.Signals, *, jobs_too: bool = False) -> None:
-        """Send a signal to Snakemake at a seeded moment while jobs run; where it leaves its lock, take that away."""
-        after = self.draw.uniform(0.2, 3.0)
-        now: dict[int, JobProcess] = {}
-        with started(self.folder) as workflow:
-            running = Jobs(workflow.pid)
-            while sum(job.cpu_s for job in now.values()) < after and workflow.poll() is None:
-                time.sleep(_POLL_S)
-                now = running.running()
-            assert workflow.poll() is None, (self.folder / "said").read_text()[-5000:]
-            if jobs_too:
-                os.killpg(workflow.pid, number)
-                self.killed_with_snakemake += len(now)
-            else:
-                os.kill(workflow.pid, number)
-            assert workflow.wait(timeout=120) != 0
-        told = self._note()
-        whom = "Snakemake and its jobs" if jobs_too else "Snakemake"
-        self.say(f"{number.name} for {whom} in {[job.rule for job in now.values()]}; {len(told.finished)} finished")
-        if number == signal.SIGKILL:
-            self.unlock()
 
     def unlock(self) -> None:
         """Do what the message says: wait for jobs that still run, then give its command."""
@@ -300,11 +297,6 @@ class Campaign:
         )
         assert advice and "Traceback" not in said, said
         subprocess.run([sys.executable, "-m", *shlex.split(advice[1])], check=True, capture_output=True)
-
-    def _note(self) -> Told:
-        told = Told.of((self.folder / "said").read_text())
-        self.finished += told.finished
-        return told
 
 
 def kill(pid: int) -> None:
@@ -342,6 +334,7 @@ def run_campaign(folder: Path, *, kills: int, seed: int, say: Callable[[str], No
 
 def check(campaign: Campaign, whole: Told, straight: Path) -> None:
     folder, took = campaign.folder, campaign.took
+    assert [name for name, _ in campaign.stopped] == ["SIGINT", "SIGKILL", "SIGKILL"]
     assert set(dict(campaign.killed)) == set(took), f"never hit: {set(took) - set(dict(campaign.killed))}"
     twice = {outputs: n for outputs, n in Counter(campaign.finished).items() if n > 1}
     assert not twice, f"made again although they were finished: {twice}"

@@ -149,13 +149,12 @@ def hidden(*folders: Path) -> list[str]:
     return sorted(path.name.rsplit(".", 2)[0] for folder in folders for path in folder.glob(".*.tmp"))
 
 
-#: while the photo lies there alone; while the other process unlearns; while it writes the model
+#: while the photo lies there alone; while the other process writes the model
 MOMENTS: list[Callable[[Path], object]] = [
     lambda bare: (
         list((bare / "scratch").glob(".oneshui-request.*.tmp/*/request.parquet"))
         or list((bare / "scratch").glob(".oneshui-request.*.tmp/request.parquet"))
     ),
-    lambda bare: list(bare.glob(".one.safetensors.*.tmp/oneshui.lock")),
     lambda bare: list(bare.glob(".one.safetensors.*.tmp/.one.safetensors.*")),
 ]
 
