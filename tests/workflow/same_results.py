@@ -19,7 +19,7 @@ from tests.workflow.conftest import tensor_hashes
 
 from oneshui.files import read_header, sha256_file
 
-_COST = re.compile(r"(precompute_)?(seconds|peak_mb)|(precompute|unlearn)_(s|mb)")
+_COST = re.compile(r"((precompute|unlearn)_)?(seconds|peak_mb)|(precompute|unlearn)_s")
 
 
 def results(folder: Path) -> dict[str, Any]:
