@@ -28,7 +28,7 @@ from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
 #: every rule that makes a file; `check_dataset` and `make_plan` make reports that are always made anew
 TARGETS = ("all", "report", "results/selection/toy/n3/jit.csv")
-_POLL_S = 0.03
+_POLL_S = 0.06
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -251,7 +251,8 @@ class Campaign:
             jobs_too: its jobs get it at the same time.
         """
         before, kills = len(self.killed), self.draw.randint(3, 6)
-        with started(self.folder, *options) as workflow:
+        # on more cores than the undisturbed run
+        with started(self.folder, "--cores", "3", *options) as workflow:
             running = Jobs(workflow.pid)
             moments: dict[int, tuple[str, float | None]] = {}
             while workflow.poll() is None:
