@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from oneshui.errors import DataError
+from oneshui.folders import own_folder
 
 #: the one entry in the metadata of our safetensors files
 HEADER_KEY = "oneshui"
@@ -19,26 +19,29 @@ HEADER_KEY = "oneshui"
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place once the block has ended well.
+    """Yield a path of the same name in a temporary folder beside ``path``, which replaces it once the block ended well.
 
-    The temporary file is flushed to disk before the rename, so that a crash at any moment leaves either the old
-    file or the new one. If the block raises, the temporary file is removed and ``path`` is left as it was.
+    The file is flushed to disk before the rename, so that a crash at any moment leaves either the old file or the new
+    one. If the block raises, ``path`` is left as it was. In a folder of its own lies what libraries put beside a file
+    while they write it, too; it goes in any case (``oneshui.folders``).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with own_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
         yield temporary
         _flush(temporary)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are shared like any other output
-        os.replace(temporary, path)
+        os.chmod(temporary, 0o666 & ~umask)  # some writers make private files; results are shared
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Landlock before Linux 5.19 lets no file change its folder; an isolated process writes for its parent only
+            shutil.copyfile(temporary, path)
         _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def reserve(path: Path, size: int, name: str | Path) -> None:

@@ -12,8 +12,6 @@ closed as the training data.
 
 import contextlib
 import ctypes
-import fcntl
-import glob
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -22,12 +20,10 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import site
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +31,7 @@ from typing import IO, Any
 
 from oneshui import errors
 from oneshui.errors import ConfigError, IsolationError, OneShuiError
+from oneshui.folders import own_folder
 from oneshui.log import log_to, logger
 from oneshui.startup import quick_imports
 
@@ -75,7 +72,8 @@ def run_isolated(
         OneShuiError: whatever the function raised.
     """
     target = Path(output).resolve()
-    with _private_folder(target) as private:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with own_folder(target.parent, target.name) as private:
         call = {
             "function": function, "arguments": dict(arguments), "readable": [str(Path(p).resolve()) for p in readable],
             "private": str(private), "output": str(private / target.name), "withheld": list(_expanded(withheld)),
@@ -88,37 +86,6 @@ def run_isolated(
         if result.is_symlink() or not result.is_file():
             raise IsolationError(f"the isolated process ended without writing {target.name}; the log above may say why")
         os.replace(result, target)
-
-
-@contextlib.contextmanager
-def _private_folder(target: Path) -> Iterator[Path]:
-    """A folder of this call's own beside ``target``; those of calls that were killed are removed.
-
-    Two calls may have one target, so a folder belongs to the living process that holds a lock on it.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.private"):
-        with contextlib.suppress(OSError), _locked(left):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".private", dir=target.parent))
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # a file system without locks
-            held.enter_context(_locked(folder))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder; OSError if somebody else does."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _run_child(call: str, private: Path) -> int:

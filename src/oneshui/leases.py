@@ -4,7 +4,6 @@ Where a scheduler gives each job GPUs of its own (Slurm, Kubernetes), the job le
 the driver's unique names, since a job may see its only one as number 0 whichever it is.
 """
 
-import fcntl
 import os
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from oneshui.errors import ConfigError
+from oneshui.folders import lock
 from oneshui.log import logger
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -117,17 +117,8 @@ def _lock(path: Path) -> bool:
     """Lock a file until this process dies, or say that another has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return lock(path) is not None  # never closed
     except OSError as error:
         raise ConfigError(
-            f"no lock can be kept in {path.parent} ({error}). Set TMPDIR to a folder of yours."
+            f"no lock can be kept in {path.parent} ({error}). Set TMPDIR to a local folder of yours."
         ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return False
-    except OSError as error:
-        os.close(file)
-        raise ConfigError(f"no lock can be kept in {path.parent} ({error}). Set TMPDIR to a local folder.") from error
-    return True

@@ -1,5 +1,6 @@
 """Logging to one file per job, so that a failed step says why in its own log."""
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -19,6 +20,7 @@ def log_to(path: str | None) -> Iterator[logging.Logger]:
         path: log file of the job; None logs to standard error.
     """
     handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path, mode="w")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the job's own error says it
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     warnings_logger = logging.getLogger("py.warnings")
     loggers = (logger, warnings_logger)
@@ -42,4 +44,5 @@ def log_to(path: str | None) -> Iterator[logging.Logger]:
         for each in loggers:
             each.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

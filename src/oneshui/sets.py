@@ -209,9 +209,9 @@ class ImageSet:
         boxes, flip = upload(boxes, self.device), upload(flip, self.device)
         return self.input.normalise(resample(self._stored(rows), boxes, self.input.px, flip))
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels) in order under the test transform, the last batch smaller."""
-        for rows in torch.arange(len(self)).split(batch_size):
+    def batches(self, batch_size: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) in order under the test transform, the last batch smaller, from batch ``first`` on."""
+        for rows in torch.arange(len(self)).split(batch_size)[first:]:
             yield self.images(rows), self.labels[upload(rows, self.device)]
 
     def _mirrored(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

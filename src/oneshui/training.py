@@ -1,4 +1,4 @@
-"""Training of original and retrained models, with a sidecar that survives a kill.
+"""Training of original and retrained models, which goes on after a kill.
 
 Random numbers of an epoch come from a stream named after the run and the epoch, so that resuming at the start of an
 epoch needs no generator state and ends, on the CPU, bit for bit where an uninterrupted run ends.
@@ -8,7 +8,6 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +18,13 @@ from oneshui.config import TrainSpec
 from oneshui.errors import DataError
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
+from oneshui.resume import Resume, State, optimiser_state, restore_optimiser
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
 from oneshui.sets import ImageSet
-from oneshui.tensors import cut, load_tensors, save_tensors, upload
+from oneshui.tensors import cut, upload
 from oneshui.utilisation import forward_flop, peak_of, training_rate
 
-#: writing sidecars may take at most this share of the time
-_SIDECAR_SHARE = 0.05
 #: images of one evaluation pass
 _EVAL_BATCH = 256
 
@@ -57,23 +55,21 @@ class Trainer:
         train: D_tr or D_r, without support images.
         val: chooses the epoch.
         stream: names of the run's random streams.
-        sidecar: file to resume from; removed by the caller once the checkpoint is safe.
-        fingerprint: of everything the run depends on; a sidecar with another one is ignored.
+        resume: what an interrupted run goes on from; cleared by the caller once the checkpoint is safe. Its
+            fingerprint goes into the record.
 
     Raises:
         DataError: there is nothing to train or to validate on, or the loss is not finite.
     """
 
     def __init__(self, model: nn.Module, spec: TrainSpec, train: ImageSet, val: ImageSet, *,
-                 stream: tuple[str | int, ...], sidecar: Path, fingerprint: str) -> None:  # fmt: skip
+                 stream: tuple[str | int, ...], resume: Resume) -> None:  # fmt: skip
         if not len(train) or not len(val):
             raise DataError(f"training needs images: {len(train)} to train on, {len(val)} to validate on")
         self.model, self.spec, self.train, self.val = model, spec, train, val
-        self.stream, self.sidecar, self.fingerprint = stream, sidecar, fingerprint
+        self.stream, self.resume = stream, resume
         self.optimiser = _make_optimiser(model, spec)
         self.steps_per_epoch = len(cut(torch.arange(len(train)), spec.batch_size))
-        self._last_sidecar = time.monotonic()
-        self._pause = 0.0  # seconds that must pass before the next sidecar
 
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
@@ -94,12 +90,13 @@ class Trainer:
             bar.set_postfix(loss=f"{entry['train_loss']:.3f}", val=f"{entry['val_measure']:.3f}")
             told = ", ".join(f"{key} {value:.4g}" for key, value in entry.items() if key != "epoch")
             logger.info("epoch %d: %s; %s", epoch, told, rate)
-            self._save_sidecar(state)
+            if state.epoch < self.spec.epochs:
+                self.resume.save(lambda: self._state(state))
         self.model.load_state_dict(state.best)
         self.model.eval()
         return {
             "history": state.history, "best_epoch": state.best_epoch, "measure": MEASURES[self.train.task.kind],
-            "images": len(self.train), "fingerprint": self.fingerprint,
+            "images": len(self.train), "fingerprint": self.resume.fingerprint,
         }  # fmt: skip
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -158,47 +155,19 @@ class Trainer:
 
     # --- resume ------------------------------------------------------------------------------------------------------
 
-    def _save_sidecar(self, state: _State) -> None:
-        """Write the state unless that would take more than a small share of the time since the last write."""
-        started = time.monotonic()
-        if state.epoch == self.spec.epochs or started - self._last_sidecar < self._pause:
-            return
-        moments = {
-            f"{name}/{key}": value
-            for name, parameter in self.model.named_parameters()
-            for key, value in self.optimiser.state[parameter].items()
-            if value is not None
-        }
-        groups = {"model": self.model.state_dict(), "best": state.best, "optimiser": moments}
-        tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
+    def _state(self, state: _State) -> State:
+        moments = optimiser_state(self.model.named_parameters(), self.optimiser)
         note = {"epoch": state.epoch, "history": state.history, "best_epoch": state.best_epoch}
-        save_tensors(self.sidecar, tensors, {"fingerprint": self.fingerprint, "state": note})
-        self._last_sidecar = time.monotonic()
-        self._pause = (self._last_sidecar - started) / _SIDECAR_SHARE
+        return {"model": self.model.state_dict(), "best": state.best, "optimiser": moments}, note
 
     def _restore(self) -> _State | None:
-        """Load the sidecar into model and optimiser, or return None if there is none for this run."""
-        if not self.sidecar.exists():
+        """Load the saved state into model and optimiser, or return None if there is none for this run."""
+        loaded = self.resume.load()
+        if loaded is None:
             return None
-        try:
-            tensors, header = load_tensors(self.sidecar, self.train.device)
-        except DataError as error:
-            logger.warning("%s cannot be read (%s); training starts from the beginning", self.sidecar, error)
-            return None
-        if header.get("fingerprint") != self.fingerprint:
-            logger.warning("%s belongs to another run; training starts from the beginning", self.sidecar)
-            return None
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            group, _, key = name.partition("/")
-            groups[group][key] = tensor
+        groups, note = loaded
         self.model.load_state_dict(groups["model"])
-        parameters = dict(self.model.named_parameters())
-        for path, value in groups["optimiser"].items():
-            name, _, key = path.partition("/")
-            like = parameters[name] if value.shape == parameters[name].shape else value
-            self.optimiser.state[parameters[name]][key] = torch.empty_like(like).copy_(value)
-        note = header["state"]
+        restore_optimiser(self.model.named_parameters(), self.optimiser, groups.get("optimiser", {}))
         logger.info("resuming after epoch %d of %d", note["epoch"] - 1, self.spec.epochs)
         return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"])
 

@@ -4,7 +4,6 @@ Shown without a GPU: the number of reads must not depend on the number of batche
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from oneshui.methods import outer
 from oneshui.methods.jit import JiT
 from oneshui.methods.metaloss import Backbone, SupportBatch
 from oneshui.models import ModelSpec, build_model
+from oneshui.resume import NEVER
 from oneshui.sets import Support
 from oneshui.training import Trainer
 
@@ -102,9 +102,9 @@ def test_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts == [0, 0]
 
 
-def test_an_epoch_of_training_reads_its_loss_only(tmp_path: Path) -> None:
+def test_an_epoch_of_training_reads_its_loss_only() -> None:
     spec = dataclasses.replace(SPEC, batch_size=2)
-    trainer = Trainer(small_net(), spec, TRAIN, VAL, stream=("test",), sidecar=tmp_path / "resume", fingerprint="")
+    trainer = Trainer(small_net(), spec, TRAIN, VAL, stream=("test",), resume=NEVER)
     with Reads() as reads:
         trainer._train_epoch(0)
     assert reads.n == 1

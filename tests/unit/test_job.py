@@ -67,7 +67,7 @@ def test_several_files_are_not_one(tmp_path: Path) -> None:
         Job(snakemake(tmp_path, metrics=["b", "c"])).input("metrics")
 
 
-def test_errors_of_a_job_stand_in_its_log(tmp_path: Path) -> None:
-    with pytest.raises(DataError), running(snakemake(tmp_path)):
+def test_errors_of_a_job_stand_in_its_log_and_end_it_without_a_traceback(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="row 3 is wrong"), running(snakemake(tmp_path)):
         raise DataError("row 3 is wrong")
     assert "row 3 is wrong" in (tmp_path / "log").read_text()

@@ -20,10 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from oneshui import training
+from oneshui import resume
 from oneshui.config import TrainSpec
 from oneshui.errors import ConfigError, DataError
 from oneshui.models import load_model
+from oneshui.resume import NEVER, Resume
 from oneshui.runs import ORIGINAL, RETRAINED, DataFiles
 from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
@@ -64,7 +65,7 @@ def make_trainer(sidecar: Path, fingerprint: str = "mine", model: nn.Module | No
             layers = [nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2)]
             model = nn.Sequential(*layers, nn.Linear(64, 3))
     spec = dataclasses.replace(SPEC, **changes)
-    return Trainer(model, spec, TRAIN, VAL, stream=("toy", 0), sidecar=sidecar, fingerprint=fingerprint)
+    return Trainer(model, spec, TRAIN, VAL, stream=("toy", 0), resume=Resume(sidecar, fingerprint, CPU))
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -192,8 +193,7 @@ def test_training_without_images_is_an_error(tmp_path: Path, empty: str) -> None
     none = TRAIN.subset(torch.empty(0, dtype=torch.int64))
     sets = {"train": TRAIN, "val": VAL, empty: none}
     with pytest.raises(DataError, match="training needs images"):
-        Trainer(nn.Linear(1, 1), SPEC, sets["train"], sets["val"], stream=("toy",), sidecar=tmp_path / "r",
-                fingerprint="mine")  # fmt: skip
+        Trainer(nn.Linear(1, 1), SPEC, sets["train"], sets["val"], stream=("toy",), resume=NEVER)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, sidecar: Path, steps: int, **chan
         done.append(1)
         return step(self, *args)
 
-    monkeypatch.setattr(training, "_SIDECAR_SHARE", 1e9)
+    monkeypatch.setattr(resume, "_SHARE", 1e9)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Trainer, "_step", fragile)
         make_trainer(sidecar, **changes).run()
@@ -335,7 +335,7 @@ def test_sidecars_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: py
             return now[0] + 6 * len(epochs)  # only epochs and writes take time
 
     epochs = count_epochs(monkeypatch)
-    monkeypatch.setattr(training, "time", Clock)
+    monkeypatch.setattr(resume, "time", Clock)
     monkeypatch.setattr(safetensors.torch, "save_file", slow_save)
     make_trainer(tmp_path / "r", epochs=10).run()
     # a write takes 1 s, so 20 s must pass to the next; an epoch takes 6 s; none is written after the last epoch
@@ -418,7 +418,7 @@ def test_fingerprint_names_everything_the_run_depends_on(tmp_path: Path, seen: l
     out = tmp_path / "m.safetensors"
     train(data, out)
     train(data, out)
-    assert seen[0].fingerprint == seen[1].fingerprint
+    assert seen[0].resume.fingerprint == seen[1].resume.fingerprint
     train(data, out, n=1)
     train(data, out, n=2)
     train(data, out, seed=1)
@@ -427,7 +427,7 @@ def test_fingerprint_names_everything_the_run_depends_on(tmp_path: Path, seen: l
     splits, meta = read_table(data.splits, SPLITS)
     write_table(data.splits, splits, SPLITS, {**meta, "content": "other"})
     train(data, out)
-    assert len({run.fingerprint for run in seen}) == 7
+    assert len({run.resume.fingerprint for run in seen}) == 7
     assert len({run.stream for run in seen}) == 4  # role, n and seed
 
 
@@ -500,7 +500,7 @@ def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path,
     pixels, ids = (part.to(cuda) if resident else part for part in (TRAIN.pixels, TRAIN.image_ids))
     images = dataclasses.replace(TRAIN, pixels=pixels, image_ids=ids, labels=TRAIN.labels.to(cuda), device=cuda)
     model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(64, 3)).to(cuda)
-    trainer = Trainer(model, SPEC, images, images, stream=("test",), sidecar=tmp_path / "resume", fingerprint="")
+    trainer = Trainer(model, SPEC, images, images, stream=("test",), resume=NEVER)
     generator = torch.Generator().manual_seed(0)
 
     def step() -> None:

@@ -2,10 +2,15 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from tests.workflow.conftest import tensor_hashes, toy_config, write_config
@@ -121,3 +126,68 @@ def test_a_photo_or_a_label_that_cannot_be_used(bare: Path) -> None:
     (bare / "photo0.png").write_bytes(buffer.getvalue())
     (bare / "labels.json").write_text(json.dumps(["nobody"]))
     assert "label 'nobody' is unknown to the model, allowed: " in forget(bare, "--method", "jit", photos=1, fails=True)
+
+
+def start(bare: Path, output: str, scratch: Path, lives: Callable[[Path], object]) -> "subprocess.Popen[bytes]":
+    """Start a request and stop it, and the process that unlearns, once ``lives`` finds something in the folder."""
+    label = json.loads((bare / "labels.json").read_text())[0]
+    line = [sys.executable, "-m", "oneshui", "forget", MODEL, "photo0.png", "--label", label, "--config", "config.yaml"]
+    scratch.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [*line, "--method", "jit", "--output", output], cwd=bare, env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not lives(bare):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+def hidden(*folders: Path) -> list[str]:
+    return sorted(path.name.rsplit(".", 2)[0] for folder in folders for path in folder.glob(".*.tmp"))
+
+
+#: while the photo lies there alone; while the other process writes the model
+MOMENTS: list[Callable[[Path], object]] = [
+    lambda bare: (
+        list((bare / "scratch").glob(".oneshui-request.*.tmp/*/request.parquet"))
+        or list((bare / "scratch").glob(".oneshui-request.*.tmp/request.parquet"))
+    ),
+    lambda bare: list(bare.glob(".one.safetensors.*.tmp/.one.safetensors.*")),
+]
+
+
+@pytest.mark.parametrize("moment", range(len(MOMENTS)))
+def test_what_a_killed_request_left_goes_with_the_next_and_what_a_living_one_uses_stays(
+    bare: Path, moment: int
+) -> None:
+    scratch = bare / "scratch"
+    killed = start(bare, "one.safetensors", scratch, MOMENTS[moment])
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.communicate()
+    psutil.wait_procs(children, timeout=20)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    left = hidden(bare, scratch)
+    assert ".oneshui-request" in left and (moment == 0 or ".one.safetensors" in left)
+    assert not (bare / "one.safetensors").exists()
+
+    living = start(
+        bare, "two.safetensors", scratch, lambda bare: list(bare.glob(".two.safetensors.*.tmp/oneshui.lock"))
+    )
+    try:
+        assert hidden(bare, scratch) == [".oneshui-request", ".two.safetensors"]  # the killed one's are gone
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(scratch))
+            forget(bare, "--method", "jit", photos=1)
+        assert hidden(bare, scratch) == [".oneshui-request", ".two.safetensors"]
+        living.send_signal(signal.SIGCONT)
+        _, said = living.communicate(timeout=120)
+        assert living.returncode == 0, said.decode()
+    finally:
+        living.kill()
+        living.communicate()
+    assert hidden(bare, scratch) == []
+    assert tensor_hashes(bare / "two.safetensors") == tensor_hashes(bare / "forgotten.safetensors")

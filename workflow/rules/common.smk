@@ -5,6 +5,7 @@ import os
 import re
 import sys
 
+import snakemake.exceptions
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 
@@ -16,6 +17,7 @@ from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.checks import check
 from oneshui.planning.networks import refuse_networks
+from oneshui.presence import SNAKEMAKE, hold, locked_message
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
@@ -29,6 +31,12 @@ def refuse(error):
     """End with the message alone: Snakemake prints the places in our code for every other exception."""
     sys.exit(f"ConfigError in {error}")
 
+
+# held until this Snakemake dies; its own message on a locked folder does not say whether another one lives
+HELD = hold(SNAKEMAKE) if workflow.is_main_process else None
+snakemake.exceptions.LockException = lambda: WorkflowError(
+    locked_message(HELD, sys.argv[1:])
+)
 
 try:
     check(config, CONFIG_FILE)

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from oneshui.config import SyntheticSpec, layout_problem
 from oneshui.data.synthetic import Face, class_names, n_images, person_in, render_faces
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import write_text
+from oneshui.folders import own_folder
 from oneshui.seeds import stream
 
 
@@ -41,8 +41,8 @@ def write_raw(spec: SyntheticSpec, folder: Path, layout: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is a file or a folder that is not empty. Delete it, or name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-        fresh = Path(parent) / "raw"
+    with own_folder(folder.parent, folder.name) as parent:
+        fresh = parent / "raw"
         fresh.mkdir()
         _WRITERS[layout](spec, fresh)
         if folder.exists():

@@ -7,7 +7,8 @@ from torch import nn
 
 from oneshui.methods import params
 from oneshui.methods.base import Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
+from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, training_epochs, views
+from oneshui.resume import NEVER, Resume
 from oneshui.seeds import seed_of
 from oneshui.sets import ImageSet
 
@@ -24,7 +25,14 @@ class BadTeacher(params.BadTeacher):
     """
 
     def unlearn(
-        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
+        self,
+        model: nn.Module,
+        forget: ImageSet,
+        retain: ImageSet,
+        *,
+        seed: int,
+        rebuild: Rebuild,
+        resume: Resume = NEVER,
     ) -> Unlearned:
         """Return the student. Cost: ``epochs`` trainings over D_f and D_r, and a pass of each teacher beside."""
         competent, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
@@ -32,7 +40,7 @@ class BadTeacher(params.BadTeacher):
         sgd = SGD(student, self.lr, self.momentum, self.weight_decay, self.epochs)
         draw = torch.Generator().manual_seed(seed_of("bad-teacher-batches", seed))
         with seeded(seed_of("bad-teacher-dropout", seed), retain.device):
-            for _ in range(self.epochs):
+            for _ in training_epochs(student, sgd, draw, retain.device, self.epochs, resume):
                 for rows in shuffled_rows(len(forget) + len(retain), self.batch_size, draw):
                     chosen = [(forget, rows[rows < len(forget)], ignorant)]
                     chosen += [(retain, rows[rows >= len(forget)] - len(forget), competent)]
@@ -43,6 +51,5 @@ class BadTeacher(params.BadTeacher):
                         wanted = torch.cat([teacher(images) for images, teacher in parts])
                     kl = kl_divergence(logits, wanted, task=retain.task, form=self.kl, temperature=self.temperature)
                     sgd.step(kl.mean())
-                sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
         return Unlearned(student.eval(), {"relative_step": step})

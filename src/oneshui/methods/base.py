@@ -4,19 +4,25 @@
 ``unlearn`` has no parameter through which training data could reach it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from oneshui.diagnostics import has_diverged, is_saturated
 from oneshui.errors import ArtefactError, DataError
+from oneshui.log import logger
 from oneshui.models import has_finite_weights
+from oneshui.resume import Resume
 from oneshui.sets import ImageSet, Support
 from oneshui.tensors import load_tensors, save_tensors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,9 @@ class UnlearningMethod(Protocol):
     Methods are frozen dataclasses of their hyper-parameters. ``seed`` feeds the method's own generators. A method that
     asks a network for more than answers and their gradient has ``try_on(model, images, labels, task)``, too: it does
     that once, and raises where a network cannot (``oneshui.networks``).
+
+    A ``precompute`` that takes longer than some minutes has one more parameter, ``resume``, to go on from after a kill
+    (``oneshui.resume``); so has the ``unlearn`` of a ``DataUnlearningMethod``.
     """
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
@@ -130,6 +139,27 @@ class DataUnlearningMethod(Protocol):
         self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
     ) -> Unlearned:
         """Return a new model; ``forget`` is D_f without the support images, ``retain`` is D_r."""
+
+
+def with_resume(function: Callable[..., T], resume: Resume) -> Callable[..., T]:
+    """Return a method's function with ``resume`` filled in, if it is one that can go on after a kill."""
+    return partial(function, resume=resume) if "resume" in signature(function).parameters else function
+
+
+def resumed_batches(
+    images: ImageSet, batch_size: int, total: dict[str, Tensor], resume: Resume
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches that are still to be added to ``total``, which gets what a killed process had added up."""
+    loaded = resume.load()
+    first = 0
+    if loaded is not None:
+        groups, note = loaded
+        total.update(groups["total"])
+        first = int(note["batches"])
+        logger.info("resuming after %d batches", first)
+    for done, batch in enumerate(images.batches(batch_size, first), first + 1):
+        yield batch
+        resume.save(lambda done=done: ({"total": total}, {"batches": done}))  # type: ignore[misc]
 
 
 def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:

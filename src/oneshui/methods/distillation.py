@@ -1,12 +1,15 @@
-"""What methods share that train a student beside a teacher: the divergence, the optimiser, the batches."""
+"""What methods share that train a student beside a teacher: the divergence, the optimiser, the epochs and batches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from oneshui.log import logger
+from oneshui.resume import Resume, State, generator_states, optimiser_state, restore_generators, restore_optimiser
 from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 from oneshui.tensors import cut
@@ -38,7 +41,8 @@ class SGD:
     """Stochastic gradient descent with momentum, its learning rate on a cosine over the epochs."""
 
     def __init__(self, model: nn.Module, lr: float, momentum: float, weight_decay: float, epochs: int) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self._parameters = [parameter for _, parameter in self._named]
         self._optimiser = torch.optim.SGD(self._parameters, lr, momentum, weight_decay=weight_decay)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, epochs)
 
@@ -53,6 +57,58 @@ class SGD:
     def next_epoch(self) -> None:
         """Lower the learning rate."""
         self._schedule.step()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the momentum, and the learning rate with its schedule, JSON-like."""
+        return optimiser_state(self._named, self._optimiser), {
+            "lr": [group["lr"] for group in self._optimiser.param_groups], "schedule": self._schedule.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, moments: dict[str, Tensor], rates: dict[str, Any]) -> None:
+        """Put back what ``state`` returned."""
+        restore_optimiser(self._named, self._optimiser, moments)
+        self._schedule.load_state_dict(rates["schedule"])
+        for group, lr in zip(self._optimiser.param_groups, rates["lr"], strict=True):
+            group["lr"] = lr
+
+
+def training_epochs(
+    student: nn.Module, sgd: SGD, draw: torch.Generator, device: torch.device, epochs: int, resume: Resume
+) -> Iterator[int]:
+    """Yield the numbers of the epochs; those that a killed process has done are left out.
+
+    Args:
+        student: gets the weights that it had then.
+        sgd: likewise; its learning rate falls after each epoch.
+        draw: generator of batches and crops; gets the state that it had then, and so do torch's own.
+        device: of the student.
+        epochs: how many there are in all.
+        resume: what to go on from.
+    """
+    loaded = resume.load()
+    done = 0
+    if loaded is not None:
+        groups, note = loaded
+        done = int(note["epoch"])
+        logger.info("resuming after epoch %d of %d", done - 1, epochs)
+        student.load_state_dict(groups["student"])
+        sgd.restore(groups.get("optimiser", {}), note["rates"])
+        draw.set_state(groups["draw"]["state"].cpu())
+        restore_generators(device, groups["generators"])
+    for epoch in range(done, epochs):
+        yield epoch
+        sgd.next_epoch()
+
+        def state(done: int = epoch + 1) -> State:
+            moments, rates = sgd.state()
+            groups = {
+                "student": student.state_dict(), "optimiser": moments, "draw": {"state": draw.get_state()},
+                "generators": generator_states(device),
+            }  # fmt: skip
+            return groups, {"epoch": done, "rates": rates}
+
+        if epoch + 1 < epochs:
+            resume.save(state)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ with the request.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,15 @@ from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
+from oneshui.resume import (
+    NEVER,
+    Resume,
+    State,
+    generator_states,
+    optimiser_state,
+    restore_generators,
+    restore_optimiser,
+)
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
 from oneshui.sets import ImageSet, Support
@@ -77,7 +86,9 @@ class MetaUnlearn(params.MetaUnlearn):
 
     # --- before the discard line -------------------------------------------------------------------------------------
 
-    def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, resume: Resume = NEVER
+    ) -> Artefact:
         """Return h_phi trained on simulated requests (Algorithm 1), with the identity table and the history.
 
         Cost: per epoch about one forward and backward pass over D_tr, as many validation forward passes, and three
@@ -94,19 +105,24 @@ class MetaUnlearn(params.MetaUnlearn):
         meta_loss = self._new_meta_loss(backbone, train, len(identities), seed)
         optimiser = torch.optim.Adam(meta_loss.parameters(), lr=self.lr, amsgrad=True)
         reference = validation_reference(model, val, self.micro_batch)
-        history: list[dict[str, float]] = []
         meta_loss.train()
         with torch.random.fork_rng(devices=_cuda_of(train)):
             torch.manual_seed(seed_of("metaunlearn-dropout", seed))
-            for epoch in range(self.epochs):
+            run = _MetaTraining.resumed(meta_loss, optimiser, train.device, resume)
+            history = run.history
+            for epoch in range(run.epoch, self.epochs):
                 for group in optimiser.param_groups:  # by hand: torch's schedules warn where every step was skipped
                     group["lr"] = self.lr * cosine(epoch, self.epochs)
                 requests = simulate_requests(train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch)
-                draw = stream("metaunlearn-val", seed, epoch)
-                for request in tqdm(requests, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
+                draw = run.begin(epoch, stream("metaunlearn-val", seed, epoch))
+                left = requests[run.requests :]
+                for request in tqdm(left, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
                     support = self._simulated_support(train, request, identities)
                     outer = self._outer(backbone, train, val, request, reference, draw)
                     history.append({"epoch": epoch, **self._meta_step(backbone, meta_loss, optimiser, support, outer)})
+                    run.requests += 1
+                    if run.requests < len(requests) or epoch + 1 < self.epochs:
+                        resume.save(run.state)
                 _log_epoch(epoch, history)
         found = self._diagnose(backbone, meta_loss, history, reference, val, support)
         if found["saturated"]:
@@ -287,6 +303,69 @@ class MetaUnlearn(params.MetaUnlearn):
         rows = torch.where(identities[place] == support.identities, place, -1)
         device = support.images.device
         return meta_loss.to(device).eval(), rows.to(device)
+
+
+@dataclass
+class _MetaTraining:
+    """How far meta-training has come.
+
+    Attributes:
+        meta_loss: h_phi.
+        optimiser: of its parameters.
+        device: of both.
+        history: one entry a simulated request.
+        epoch: the present one.
+        requests: how many of its simulated requests are done.
+        draw: chooses validation images in this epoch; None before the first.
+        drawn: the state that it had when a process was killed within this epoch.
+    """
+
+    meta_loss: MetaLoss
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0
+    requests: int = 0
+    draw: np.random.Generator | None = None
+    drawn: dict[str, Any] | None = None
+
+    @classmethod
+    def resumed(
+        cls, meta_loss: MetaLoss, optimiser: torch.optim.Optimizer, device: torch.device, resume: Resume
+    ) -> "_MetaTraining":
+        """Return the beginning, or what a killed process left, with the state that it had in all the arguments."""
+        loaded = resume.load()
+        if loaded is None:
+            return cls(meta_loss, optimiser, device)
+        groups, note = loaded
+        meta_loss.load_state_dict(groups["phi"])
+        restore_optimiser(meta_loss.named_parameters(), optimiser, groups.get("optimiser", {}))
+        restore_generators(device, groups["generators"])
+        logger.info("resuming after simulated request %d of epoch %d", note["requests"], note["epoch"])
+        return cls(meta_loss, optimiser, device, note["history"], note["epoch"], note["requests"], drawn=note["drawn"])
+
+    def begin(self, epoch: int, draw: np.random.Generator) -> np.random.Generator:
+        """Begin an epoch, or go on with it: return ``draw`` in the state that it had."""
+        if epoch > self.epoch:
+            self.epoch, self.requests = epoch, 0
+        if self.drawn is not None:
+            draw.bit_generator.state, self.drawn = self.drawn, None
+        self.draw = draw
+        return draw
+
+    def state(self) -> State:
+        """Return what ``resumed`` goes on from."""
+        assert self.draw is not None
+        groups = {
+            "phi": self.meta_loss.state_dict(),
+            "optimiser": optimiser_state(self.meta_loss.named_parameters(), self.optimiser),
+            "generators": generator_states(self.device),
+        }
+        note = {
+            "history": self.history, "epoch": self.epoch, "requests": self.requests,
+            "drawn": dict(self.draw.bit_generator.state),
+        }  # fmt: skip
+        return groups, note
 
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from oneshui.errors import ArtefactError, ConfigError
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change, resumed_batches
+from oneshui.resume import NEVER, Resume
 from oneshui.schedule import cosine
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
@@ -49,11 +50,14 @@ class PGU(params.PGU):
         with torch.enable_grad(), Products(model, look):  # gradients tell weights from fixed filters
             model(images)
 
-    def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, resume: Resume = NEVER
+    ) -> Artefact:
         """Return the Gram matrix of every layer's inputs. Cost: one forward pass over D_tr."""
         self.try_on(model, train.images(torch.arange(1)), train.labels[:1], train.task)
-        grams = input_grams(model, (images for images, _ in train.batches(self.micro_batch)))
-        return Artefact(grams, {"images": len(train)})
+        grams: dict[str, Tensor] = {}
+        batches = resumed_batches(train, self.micro_batch, grams, resume)
+        return Artefact(input_grams(model, (images for images, _ in batches), grams), {"images": len(train)})
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return the moved model. Cost: eigenvectors of every layer, ``epochs`` passes forward and backward over S."""
@@ -275,12 +279,19 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-def input_grams(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, Tensor]:
+def input_grams(
+    model: nn.Module, batches: Iterator[Tensor], grams: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return X^T X of the inputs X of every linear and convolutional layer, (groups, d, d) float32 by layer name.
 
     A row of X is what one output is a product with: a token's features, or the pixels under a kernel at one place.
+
+    Args:
+        model: the network.
+        batches: images.
+        grams: what they are added to; None: nothing yet.
     """
-    grams: dict[str, Tensor] = {}
+    grams = {} if grams is None else grams
 
     def add(name: str, product: Product) -> None:
         inputs = product.inputs()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from oneshui.errors import DataError
 from oneshui.methods import params
 from oneshui.methods.base import Rebuild, Unlearned, parameters_of, relative_change
-from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, views
+from oneshui.methods.distillation import SGD, kl_divergence, seeded, shuffled_rows, training_epochs, views
+from oneshui.resume import NEVER, Resume
 from oneshui.seeds import seed_of
 from oneshui.sets import ImageSet
 from oneshui.tasks import Task
@@ -29,7 +30,14 @@ class SCRUB(params.SCRUB):
     """
 
     def unlearn(
-        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild
+        self,
+        model: nn.Module,
+        forget: ImageSet,
+        retain: ImageSet,
+        *,
+        seed: int,
+        rebuild: Rebuild,
+        resume: Resume = NEVER,
     ) -> Unlearned:
         """Return the student. Cost: ``epochs`` training passes over D_r, ``forget_epochs`` over D_f."""
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -43,7 +51,7 @@ class SCRUB(params.SCRUB):
         draw = torch.Generator().manual_seed(seed_of("scrub-batches", seed))
         scale = self.temperature**2
         with seeded(seed_of("scrub-dropout", seed), retain.device):
-            for epoch in range(self.epochs):
+            for epoch in training_epochs(student, sgd, draw, retain.device, self.epochs, resume):
                 if epoch < self.forget_epochs:
                     for rows in shuffled_rows(len(forget), self.forget_batch_size, draw):
                         images = views(forget, rows, self.crop_scale, draw)
@@ -55,7 +63,6 @@ class SCRUB(params.SCRUB):
                     back = self._divergence(teacher, logits, images, retain.task)
                     loss = retain.task.losses(logits, retain.labels[upload(rows, retain.device)]).mean()
                     sgd.step(self.alpha * scale * back + self.gamma * loss)
-                sgd.next_epoch()
         step = relative_change(parameters_of(model), parameters_of(student))
         return Unlearned(student.eval(), {"relative_step": step})
 

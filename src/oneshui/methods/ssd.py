@@ -1,6 +1,7 @@
 """Selective Synaptic Dampening: shrink the parameters that matter more to the support set than to the training set."""
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneshui.errors import ArtefactError
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change, resumed_batches
+from oneshui.resume import NEVER, Resume
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
@@ -28,14 +30,15 @@ class SSD(params.SSD):
         """Take the gradients of single images, which some layers have no rule for in batches."""
         self._importance(model, images, labels, task)
 
-    def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact:
+    def precompute(
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, resume: Resume = NEVER
+    ) -> Artefact:
         """Return I_D, one tensor shaped like each parameter. Cost: one forward and backward pass over D_tr."""
         total: dict[str, Tensor] = {}
-        n = 0
-        for images, labels in train.batches(self.batch_size):
+        for images, labels in resumed_batches(train, self.batch_size, total, resume):
             for name, value in self._importance(model, images, labels, train.task).items():
                 total[name] = total[name] + value if name in total else value
-            n += len(images) if self.fisher == "image" else 1
+        n = len(train) if self.fisher == "image" else math.ceil(len(train) / self.batch_size)
         return Artefact({name: value / n for name, value in total.items()}, {"images": len(train)})
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:

@@ -13,6 +13,7 @@ from oneshui.config import method_spec, training_data_paths
 from oneshui.data.pack import decode
 from oneshui.errors import ConfigError, DataError
 from oneshui.files import read_header, stored_px_of
+from oneshui.folders import own_folder
 from oneshui.leases import lease_gpu
 from oneshui.methods import needs_of
 from oneshui.runs import Model, Run
@@ -75,8 +76,9 @@ def forget(
     origin = header.get("origin", header.get("role"))  # of an unlearned, of a trained model
     wanted = gpus if config.get("device") != "cpu" else 0
     gpu = lease_gpu(wanted, jobs_per_gpu=config.get("jobs_per_gpu", 1))
-    with tempfile.TemporaryDirectory(prefix="oneshui-") as folder:
-        path = Path(folder) / "request.parquet"
+    # photos of requests that were killed go here, too, whatever their output was
+    with own_folder(Path(tempfile.gettempdir()), "oneshui-request") as folder:
+        path = folder / "request.parquet"
         write_table(
             path, request, REQUEST, {"task": task["kind"], "classes": list(task["classes"]), "dataset": dataset}
         )

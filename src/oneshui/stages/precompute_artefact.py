@@ -10,10 +10,11 @@ import torch
 from oneshui.data.splits import fold_of
 from oneshui.devices import Cost
 from oneshui.errors import CheckpointError, ConfigError
-from oneshui.files import read_header
+from oneshui.files import read_header, sha256_file
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import FoldMethod, OutOfFold, UnlearningMethod
+from oneshui.methods.base import FoldMethod, OutOfFold, UnlearningMethod, with_resume
 from oneshui.models import load_model
+from oneshui.resume import Resume, fingerprint
 from oneshui.runs import DataFiles, Model, Run
 from oneshui.stages.images import RunImages, open_trained
 
@@ -26,6 +27,8 @@ def precompute_artefact(
 
     The training data of a retrained model is D_r: an attack's reference must not learn of the forget set by way of an
     artefact either.
+
+    An interrupted one goes on from ``output_path`` + ".resume".
 
     Args:
         model_path: the start model.
@@ -45,16 +48,19 @@ def precompute_artefact(
     unlearner: UnlearningMethod | FoldMethod = make_method(spec)
     train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
     folds = [_fold(path, fold, len(fold_paths), images, run, device) for fold, path in enumerate(fold_paths)]
+    identity = {"method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run)}
+    if fold_paths:
+        identity["folds"] = [sha256_file(path) for path in fold_paths]
+    resume = Resume.beside(output_path, fingerprint({**identity, **images.bound_to}, device), device)
+    precompute = with_resume(unlearner.precompute, resume)
+    out_of_fold = {"out_of_fold": folds} if folds else {}
     with Cost(device) as cost:
-        out_of_fold = {"out_of_fold": folds} if folds else {}
-        artefact = unlearner.precompute(checkpoint.model, train, val, seed=run.method_seed, **out_of_fold)
+        artefact = precompute(checkpoint.model, train, val, seed=run.method_seed, **out_of_fold)
     if artefact is None:
         raise ConfigError(f"method {model.method} keeps no artefact; unlearn it directly")
-    header = {
-        "method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run),
-        **cost.metadata(),
-    }  # fmt: skip
-    artefact.save(output_path, header)
+    cost.seconds += resume.seconds
+    artefact.save(output_path, {**identity, **cost.metadata()})
+    resume.clear()
 
 
 def _fold(path: Path, fold: int, folds: int, images: RunImages, run: Run, device: torch.device) -> OutOfFold:

@@ -11,8 +11,9 @@ import torch
 
 from oneshui.config import TrainSpec
 from oneshui.data.splits import fold_of
-from oneshui.files import sha256_file, spec_hash
+from oneshui.files import sha256_file
 from oneshui.models import ModelSpec, build_model, check_model, save_model
+from oneshui.resume import Resume, fingerprint
 from oneshui.runs import SECOND_RETRAINED, DataFiles, Model, Run
 from oneshui.schemas import read_meta
 from oneshui.seeds import seed_of
@@ -53,17 +54,14 @@ def train_model(
     identity = {
         "spec": spec, **images.bound_to, "weights": weights, **model.header, "n": run.n, "seed": run.seed
     }  # fmt: skip
-    sidecar = Path(f"{output_path}.resume")
+    resume = Resume.beside(output_path, fingerprint({**identity, "model": asdict(model_spec)}, device), device)
     trainer = Trainer(
         network, train_spec, train, images.role("val"), stream=(model.trained, run.dataset, run.n or 0, run.seed),
-        sidecar=sidecar,
-        fingerprint=spec_hash(
-            {**identity, "model": asdict(model_spec), "device": device.type, "threads": torch.get_num_threads()}
-        ),
+        resume=resume,
     )  # fmt: skip
     record = trainer.run()
     save_model(output_path, network, model_spec, {**identity, "dataset": run.dataset, "training": record})
-    sidecar.unlink(missing_ok=True)
+    resume.clear()
 
 
 def _left_out(splits: pd.DataFrame, run: Run, model: Model) -> np.ndarray | None:

@@ -5,23 +5,24 @@ Neither the retrained model, nor a forget identity of a real request, nor a test
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import write_text
+from oneshui.files import spec_hash, write_text
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method, needs_of
-from oneshui.methods.base import Artefact, Unlearned
+from oneshui.methods.base import Artefact, Unlearned, with_resume
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
 from oneshui.models import Checkpoint
+from oneshui.resume import Resume, State, fingerprint
 from oneshui.runs import DataFiles, Run
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
@@ -55,6 +56,8 @@ def try_hyperparameters(
     that precompute has not seen; subscript u after unlearning, none before. It is the Tug-of-War against a model that
     keeps what it knew and treats the forgotten like unseen people. The row without parameters is the original model.
 
+    An interrupted run goes on from ``output_path`` + ".resume" and ``output_path`` + ".precompute.resume".
+
     Raises:
         ConfigError: the grid names a parameter that the method does not have.
         DataError: fewer than ``run.n`` train identities are free to simulate a request with.
@@ -78,8 +81,25 @@ def try_hyperparameters(
     splits = images.splits
     nobody = splits["request_rank"].isna() & (splits["role"] == "train")  # who can never ask for real
     known = images.take(splits.loc[nobody, "image_id"].to_numpy())
-    candidates = _Candidates(checkpoint, known, seen, device, run.seed)
-    for values in itertools.product(*grid.values()):
+    named = fingerprint(
+        {
+            "spec": dict(spec), "grid": dict(grid), "requests": n_requests, "model": checkpoint.sha256, **asdict(run),
+            **images.bound_to,
+        },
+        device,
+    )  # fmt: skip
+    resume, precomputing = (Resume.beside(Path(f"{output_path}{of}"), named, device) for of in ("", ".precompute"))
+    candidates = _Candidates(checkpoint, known, seen, device, run.seed, precomputing)
+    done = 0
+    loaded = resume.load()
+    if loaded is not None:
+        groups, note = loaded
+        done, rows = note["done"], note["rows"]
+        candidates.restore(groups, note["artefacts"])
+        logger.info("resuming after %d combinations", done)
+    for number, values in enumerate(itertools.product(*grid.values())):
+        if number < done:
+            continue
         chosen = dict(zip(grid, values, strict=True))
         for i, (trial, target) in enumerate(zip(trials, targets, strict=True)):
             model = candidates.unlearn({**spec, **chosen}, trial)
@@ -87,16 +107,33 @@ def try_hyperparameters(
             rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
         mean = np.mean([row["score"] for row in rows[-n_requests:]])
         logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
+        resume.save(lambda done=number + 1: candidates.state({"done": done, "rows": rows}))  # type: ignore[misc]
     frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=run.seed)
     write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
+    for each in (resume, precomputing):
+        each.clear()
 
 
 class _Candidates:
     """Unlearns simulated requests; combinations that share an artefact compute it once."""
 
-    def __init__(self, checkpoint: Checkpoint, train: ImageSet, val: ImageSet, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, train: ImageSet, val: ImageSet, device: torch.device, seed: int, resume: Resume
+    ) -> None:
         self.checkpoint, self.train, self.val, self.device, self.seed = checkpoint, train, val, device, seed
+        self.resume = resume
         self.artefacts: dict[str, Artefact | None] = {}
+
+    def state(self, note: dict[str, Any]) -> State:
+        """Return ``note`` with all artefacts."""
+        groups = {str(i): artefact.tensors for i, artefact in enumerate(self.artefacts.values()) if artefact}
+        kept = [[key, artefact and artefact.metadata] for key, artefact in self.artefacts.items()]
+        return groups, {**note, "artefacts": kept}
+
+    def restore(self, groups: Mapping[str, dict[str, Tensor]], kept: Sequence[tuple[str, Any]]) -> None:
+        """Put back the artefacts that ``state`` returned."""
+        for i, (key, metadata) in enumerate(kept):
+            self.artefacts[key] = None if metadata is None else Artefact(groups.get(str(i), {}), metadata)
 
     def unlearn(self, spec: Mapping[str, Any], trial: _Trial) -> nn.Module:
         """Return the model of one combination after one simulated request."""
@@ -107,7 +144,9 @@ class _Candidates:
             return result.model
         key = repr(artefact_spec(spec))
         if key not in self.artefacts:
-            self.artefacts[key] = method.precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
+            resume = Resume(self.resume.path, spec_hash([self.resume.fingerprint, key]), self.device)
+            precompute = with_resume(method.precompute, resume)
+            self.artefacts[key] = precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
         result = method.unlearn(model, trial.support, self.artefacts[key], seed=0)
         return result.model
 

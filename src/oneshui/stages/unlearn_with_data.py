@@ -10,9 +10,10 @@ from torch import nn
 
 from oneshui.devices import Cost
 from oneshui.methods import make_method
-from oneshui.methods.base import DataUnlearningMethod
+from oneshui.methods.base import DataUnlearningMethod, with_resume
 from oneshui.metrics.roles import metric_rows
 from oneshui.models import ModelSpec, build_model, save_model
+from oneshui.resume import Resume, fingerprint
 from oneshui.runs import DataFiles, Model, Run
 from oneshui.stages.images import open_trained
 
@@ -22,6 +23,8 @@ def unlearn_with_data(
     device: torch.device,
 ) -> None:  # fmt: skip
     """Unlearn the ``run.n`` first-ranked people with all their training images and those of everybody else.
+
+    An interrupted run goes on from ``output_path`` + ".resume".
 
     Args:
         model_path: the start model.
@@ -39,17 +42,22 @@ def unlearn_with_data(
     unlearner: DataUnlearningMethod = make_method(spec)
     checkpoint, images = open_trained(model_path, data, device)
     rows = metric_rows(images.splits, run.n)
+    identity = {
+        **model.header, "spec": dict(spec), **asdict(run), "model": checkpoint.sha256, **images.bound_to
+    }  # fmt: skip
+    resume = Resume.beside(output_path, fingerprint(identity, device), device)
     with Cost(device) as cost:
-        result = unlearner.unlearn(
+        result = with_resume(unlearner.unlearn, resume)(
             checkpoint.model, images.take(rows["forget"]), images.take(rows["retain"]), seed=run.method_seed,
             rebuild=rebuilder(checkpoint.spec, device),
         )  # fmt: skip
+    cost.seconds += resume.seconds
     metadata = {
-        **model.header, "spec": dict(spec), **asdict(run), "health": result.checked(), "isolation": "none",
-        **cost.metadata(), "model": checkpoint.sha256, **images.bound_to,
+        **identity, "health": result.checked(), "isolation": "none", **cost.metadata(),
         "stored_px": list(images.everything.pixels.shape[-2:]),
     }  # fmt: skip
     save_model(output_path, result.model, checkpoint.spec, metadata)
+    resume.clear()
 
 
 def rebuilder(spec: ModelSpec, device: torch.device) -> Any:

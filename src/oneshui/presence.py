@@ -1,0 +1,54 @@
+"""Who works in a folder of results, and what to do when Snakemake finds its lock there.
+
+Snakemake's lock is a file that stays when Snakemake is killed. Beside it, every Snakemake and every job hold a lock
+that the kernel lets go of when they die, so that the cases can be told apart.
+"""
+
+import fcntl
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from oneshui.folders import lock
+
+#: in the folder that holds the results
+SNAKEMAKE, JOBS = Path(".snakemake/oneshui/running.lock"), Path(".snakemake/oneshui/jobs.lock")
+
+
+def hold(path: Path) -> int | None:
+    """Hold a lock, which others hold too, until this process dies; None where there are no locks."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return lock(path, shared=True)
+    except OSError:
+        return None
+
+
+def locked_message(own: int | None, arguments: Sequence[str]) -> str:
+    """Return why Snakemake may not work here, and what to do, in one line.
+
+    Args:
+        own: what ``hold(SNAKEMAKE)`` returned in this process.
+        arguments: with which Snakemake was called.
+    """
+    here = os.getcwd()
+    unlock = shlex.join(["snakemake", "--unlock", *arguments])
+    again = f"Take the lock away with the command below, then run yours again; what had finished stays. {unlock}"
+    if own is None:
+        return f"{here} is locked: another Snakemake works there, or one was killed. If none does: {again}"
+    try:
+        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return f"Another Snakemake works on the same files in {here}. Wait until it has ended."
+    try:
+        jobs = lock(JOBS)
+    except OSError:
+        jobs = None
+    if jobs is None:
+        return (
+            f"The Snakemake that worked in {here} was killed, and jobs that it had started still run. Wait until they "
+            f"have ended, or end them. {again}"
+        )
+    os.close(jobs)
+    return f"The Snakemake that worked in {here} was killed. {again}"
