@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from oneshui.errors import DataError
+from oneshui.errors import DataError, OneShuiError
 
 #: the one entry in the metadata of our safetensors files
 HEADER_KEY = "oneshui"
+
+_MORE_ROOM = "Free some space, or write the results elsewhere: snakemake --directory FOLDER."
 
 
 @contextmanager
@@ -23,6 +25,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary file is flushed to disk before the rename, so that a crash at any moment leaves either the old
     file or the new one. If the block raises, the temporary file is removed and ``path`` is left as it was.
+
+    Raises:
+        DataError: the disk, or the user's share of it, is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +42,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are shared like any other output
         os.replace(temporary, path)
         _flush(path.parent)
+    except Exception as error:
+        if isinstance(error, OneShuiError) or not _is_full(error):
+            raise
+        written = temporary.stat().st_size if temporary.exists() else 0
+        raise DataError(
+            f"{path} cannot be written: the disk is full, or your share of it. {_mb(written)} were written, "
+            f"{path.parent} has room for {_mb(shutil.disk_usage(path.parent).free)}. {_MORE_ROOM}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,13 +69,20 @@ def reserve(path: Path, size: int, name: str | Path) -> None:
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not _is_full(error):
             raise
         free = shutil.disk_usage(path.parent).free
         raise DataError(
             f"{name} needs {_mb(size)}, but {path.parent} has room for {_mb(free)}, or less by a quota "
-            f"({error.strerror}). Free some space, or write the results elsewhere: snakemake --directory FOLDER."
+            f"({error.strerror}). {_MORE_ROOM}"
         ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Tell whether an error says that there is no room; libraries in other languages say it in words alone."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def _mb(size: float) -> str:

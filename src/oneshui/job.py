@@ -82,6 +82,12 @@ def _one(files: Any, name: str) -> Path:
 
 @contextmanager
 def running(snakemake: Any) -> Iterator[Job]:
-    """Yield the job of a script; log, warnings and a last error go to its log file."""
-    with log_to(snakemake.log[0]):
-        yield Job(snakemake)
+    """Yield the job of a script; log, warnings and a last error go to its log file.
+
+    The process then ends with status 1 and says nothing more: Snakemake shows the log of a job that failed.
+    """
+    try:
+        with log_to(snakemake.log[0]):
+            yield Job(snakemake)
+    except Exception:
+        raise SystemExit(1) from None

@@ -15,6 +15,8 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from oneshui.data.layouts import annotation_files
+
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,6 +68,15 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def annotate(config: dict[str, Any], data_root: Path) -> None:
+    """Make the annotation files of all datasets, with nothing in them: enough to plan."""
+    for entry in config["datasets"].values():
+        for name in annotation_files(entry["layout"], "", entry["options"]) if "folder" in entry else ():
+            file = data_root / entry["folder"] / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -15,11 +17,14 @@ from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.checks import check
+from oneshui.planning.missing import missing_datasets, no_such_file
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
+# values that were typed, as they were typed
+TYPED = [arg for arg in sys.argv if arg.partition("=")[0] in workflow.config_settings.config]
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
 NETWORKS = os.path.join(RESOURCES, "networks.csv")
@@ -27,8 +32,30 @@ NETWORKS = os.path.join(RESOURCES, "networks.csv")
 
 def refuse(error):
     """End with the message alone: Snakemake prints the places in our code for every other exception."""
-    sys.exit(f"ConfigError in {error}")
+    about = [
+        arg for arg in TYPED if re.search(rf"\b{arg.partition('=')[0]}\b", str(error))
+    ]
+    typed = f"\nTyped: --config {' '.join(map(shlex.quote, about))}" if about else ""
+    sys.exit(f"ConfigError in {error}{typed}")
 
+
+def in_our_words(record):
+    """Rewrite what Snakemake logs where it cannot know the reason: data or names that are not there."""
+    found = re.search(r"No rule to produce (\S+) \(", str(record.msg))
+    files = re.findall(r"^ {8}(\S.*)$", str(record.msg), re.MULTILINE)
+    match getattr(record, "exception", None):
+        case "MissingRuleException" if found:
+            record.msg = no_such_file(config, found[1], CONFIG_FILE)
+        case "MissingInputException":
+            targets = workflow.dag_settings.targets
+            published = Path(RESOURCES, "datasets.yaml")
+            record.msg = (
+                missing_datasets(config, targets, files, published) or record.msg
+            )
+    return True
+
+
+logger.addFilter(in_our_words)
 
 try:
     check(config, CONFIG_FILE)
@@ -96,14 +123,13 @@ def raw_files(wildcards):
 
 
 def raw_inputs(wildcards):
-    """Files whose change means a new index; the folder itself where they are missing, for the reader to complain."""
+    """Files whose change means a new index. Without them an index that is there is used as it is."""
     if "synthetic" in config["datasets"][wildcards.dataset]:
         return [f"results/raw/{wildcards.dataset}/rendered.json"]
     files = raw_files(wildcards)
-    if all(map(os.path.exists, files)):
-        return files
-    refuse_stale_index(wildcards)
-    return [raw_folder(wildcards)]
+    if not all(map(os.path.exists, files)):
+        refuse_stale_index(wildcards)
+    return files
 
 
 def raw_files_there(wildcards):
