@@ -26,7 +26,7 @@ _SHOWN = 30
 #: what Snakemake says about its own doing
 _SAID = re.compile(
     "Building DAG|Using shell|Select jobs|Execute [0-9]+ jobs|Assuming unrestricted|Conda environments|"
-    "Singularity|Elapsed time|Using (workflow specific )?profile|host: |Config file .* is extended"
+    "Singularity|Elapsed time|Write-protecting|Removing temporary output"
 )
 _FAILED = re.compile("Exiting because a job execution failed")
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
@@ -100,6 +100,7 @@ class LogHandler(LogHandlerBase):
         self._as_ever = given.dryrun or given.verbose or given.debug_dag
         self._progress = _Progress({})
         self._jobs: dict[int, tuple[str, dict[str, float | None]]] = {}
+        self._running: dict[int, str] = {}
         self._failed: list[str] = []
         self._ended = ""
 
@@ -123,6 +124,8 @@ class LogHandler(LogHandlerBase):
             self._progress = _Progress(record.__dict__.get("stats") or {})
         elif event == LogEvent.JOB_INFO:
             self._start(record)
+        elif event == LogEvent.JOB_FINISHED:
+            self._running.pop(record.__dict__["job_id"], None)
         elif event == LogEvent.PROGRESS:
             self._step(record)
         elif event in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR):
@@ -151,7 +154,11 @@ class LogHandler(LogHandlerBase):
     def _start(self, record: Any) -> None:
         """Show the first job of a rule, and any that starts after a long silence."""
         rule, wildcards = record.rule_name, ", ".join(f"{k}={v}" for k, v in dict(record.wildcards or {}).items())
-        self._jobs[record.jobid] = (f"{rule} ({wildcards})" if wildcards else rule, _times(record.log))
+        name = f"{rule} ({wildcards})" if wildcards else rule
+        self._jobs[record.jobid] = (name, _times(record.log))
+        if not record.output:  # a target: nothing is computed
+            return
+        self._running[record.jobid] = name
         progress, count = self._progress, self._progress.counts.get(record.rule_name, 1)
         if not self._quiet() and (rule not in progress.rules or progress.waits()):
             detail = f"{count} jobs" if count > 1 and rule not in progress.rules else wildcards
@@ -161,8 +168,10 @@ class LogHandler(LogHandlerBase):
     def _step(self, record: Any) -> None:
         progress = self._progress
         progress.done = record.done
-        if not self._quiet() and (record.done == record.total or progress.waits()):
-            self._write(progress.head() + ("  done" if record.done == record.total else ""))
+        names = list(self._running.values())
+        running = "; ".join([*names[:2], *([f"{len(names) - 2} more"] if len(names) > 2 else [])])
+        if not self._quiet() and (record.done == record.total or (names and progress.waits())):
+            self._write(f"{progress.head()}  {'done' if record.done == record.total else f'running: {running}'}")
 
     def _job_error(self, record: Any) -> None:
         """Show one block: which job failed, what its log says, and where that is."""
@@ -170,6 +179,7 @@ class LogHandler(LogHandlerBase):
             logs = [*job["log"], *(getattr(record, "aux_logs", None) or ())]
             name, before = self._jobs.get(job["jobid"], (job["rule_name"], {}))
             self._failed.append(name)
+            self._running.pop(job["jobid"], None)
             fresh = [log for log in logs if (written := _times([log])[log]) is not None and written != before.get(log)]
             said = next(filter(None, map(message_of, fresh)), [])
             if not said:
