@@ -1,5 +1,6 @@
 """Checks of a configuration that need the methods, the figures and the layouts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,19 @@ def test_a_dataset_must_not_hold_the_results_or_oneshui(
         return
     with pytest.raises(ConfigError, match=r"c\.yaml: datasets/toy/folder: .* holds (the results|oneshui) \("):
         check_folders(config, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("data_root", "/d/{dataset}"), ("folder", "a{b}"), ("init_weights", "w/{x}.safetensors")]
+)
+def test_a_path_in_which_snakemake_would_fill_in_wildcards_is_refused(place: str, value: str) -> None:
+    config = paper()
+    {"data_root": config, "folder": config["datasets"]["mufac"], "init_weights": config["training"]["mufac"]}[place][
+        place
+    ] = value
+    name = "training/mufac/init_weights" if place == "init_weights" else "datasets/.*, data_root"
+    with pytest.raises(ConfigError, match=rf"^my.yaml: {name}: .*{re.escape(value)}.* has braces, .* \(ln -s\)"):
+        check(config, "my.yaml")
+    config = paper()
+    config["data_root"] = "/d/ä 'b' \"c\" $HOME #1 {"
+    check(config)

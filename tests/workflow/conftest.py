@@ -113,7 +113,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the toy grid has run: once, whatever the number of test processes."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, done = base / "finished", base / "finished.done"
+    # blanks, quotes and braces must reach no shell and no format string
+    folder, done = base / "finished ä {b} $HOME '", base / "finished.done"
     with FileLock(base / "finished.lock"):
         if not done.exists():
             folder.mkdir()
