@@ -1,5 +1,6 @@
 """Checks of a configuration that need the methods, the figures and the layouts."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from oneshui.errors import ConfigError
-from oneshui.planning.checks import check, check_figures, check_folders, check_methods
+from oneshui.planning.checks import check, check_figures, check_folders, check_methods, refuse_unwritable
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,3 +158,16 @@ def test_a_path_in_which_snakemake_would_fill_in_wildcards_is_refused(place: str
     config = paper()
     config["data_root"] = "/d/ä 'b' \"c\" $HOME #1 {"
     check(config)
+
+
+@pytest.mark.parametrize("name", [".", "results", ".snakemake"])
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Permissions do not bind the user who is root, so the answer of the system is replaced."""
+    for folder in ("results", ".snakemake"):
+        (tmp_path / folder).mkdir()
+    refuse_unwritable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(tmp_path / name))} cannot be written to.*--directory"):
+        refuse_unwritable(tmp_path)

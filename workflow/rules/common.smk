@@ -16,7 +16,7 @@ from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
-from oneshui.planning.checks import check, refuse_braces
+from oneshui.planning.checks import check, refuse_braces, refuse_unwritable
 from oneshui.planning.missing import missing_datasets, no_such_file
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
@@ -59,6 +59,7 @@ logger.addFilter(in_our_words)
 
 try:
     refuse_braces(str(workflow.basedir), "the folder of oneshui")
+    refuse_unwritable(".")
     check(config, CONFIG_FILE)
     refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
 except ConfigError as error:

@@ -1,6 +1,7 @@
 """Refusing a configuration before anything runs: all checks that need no network, in one place. No torch here."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import fields
@@ -52,6 +53,20 @@ def check_braces(config: Mapping[str, Any], where: str = "the configuration") ->
     for place, files in paths.items():
         for file in files:
             refuse_braces(file, place)
+
+
+def refuse_unwritable(folder: str | Path) -> None:
+    """Refuse a working folder in which no results can be written.
+
+    Raises:
+        ConfigError: naming what cannot be written to.
+    """
+    for path in (Path(folder), Path(folder, "results"), Path(folder, ".snakemake")):
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"the folder of the results: {path.absolute()} cannot be written to. Change its permissions, or write "
+                "elsewhere: snakemake --directory FOLDER."
+            )
 
 
 def refuse_braces(path: str, place: str) -> None:
