@@ -143,7 +143,7 @@ class LogHandler(LogHandlerBase):
         if self.common_settings.verbose:
             self._own.handle(record)
         elif _FAILED.match(text):
-            self._write("", f"{len(self._failed)} failed: {'; '.join(self._failed)}")
+            self._write(f"{len(self._failed)} failed: {'; '.join(self._failed)}")
         elif not (_SAID.match(text) or (text.startswith("Complete log") and not self._failed)):
             self._own.handle(record)
 

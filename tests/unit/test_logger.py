@@ -76,7 +76,7 @@ def test_an_error_is_one_block_whatever_is_quiet(
         "Error in train (dataset=toy, seed=0)", "DataError: row 3 is wrong", "  it is empty", "Fill it in.",
         f"Log: {log}",
     ]  # fmt: skip
-    assert shown(None, "Exiting because a job execution failed. Look") == "\n1 failed: train (dataset=toy, seed=0)\n"
+    assert shown(None, "Exiting because a job execution failed. Look") == "1 failed: train (dataset=toy, seed=0)\n"
     assert shown(LogEvent.ERROR, "WorkflowError:\nAt least one job did not complete", exception="WorkflowError") == ""
 
 

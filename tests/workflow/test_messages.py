@@ -46,7 +46,8 @@ def test_an_expected_error_of_a_job_is_one_block(snakemake: Run, tmp_path: Path,
     said = snakemake("--configfile", str(write_config(tmp_path, config)), *quiet, "--", "tables", fails=True).stdout
     block = said[said.index("Error in index_dataset (dataset=toy)\nDataError: toy: 1 of ") :]
     assert f"images/{image.name} (manifest.csv:2): unreadable" in block
-    assert "\nLog: results/logs/index_dataset/toy.log\n\n\n1 failed: index_dataset (dataset=toy)\n" in block
+    assert "\nLog: results/logs/index_dataset/toy.log\n" in block
+    assert "\n1 failed: index_dataset (dataset=toy)\n" in block
     assert said.count(image.name) == 1
     for noise in ("Traceback", "RuleException", "CalledProcessError", 'File "', "Exiting because", "WorkflowError"):
         assert noise not in said
@@ -71,7 +72,7 @@ def test_an_unexpected_error_shows_its_end_and_the_log_has_it_all(
     target = f"results/{artefact}.safetensors"
     path = str(write_config(copied, config))
     said = snakemake("--configfile", path, "--", target, folder=copied, fails=True).stdout
-    assert said.count(told) == 1 and said.count("ZeroDivisionError") == (how == "unexpected")
+    assert said.count(told) == 1 and said.count("ZeroDivisionError: ") == (how == "unexpected")
     assert "RuleException" not in said
     log = (copied / "results/logs/precompute_artefact/toy/n3/seed0/pretrain/failing.log").read_text()
     assert ("Traceback" in log and "failing.py" in log) == (how == "unexpected")
