@@ -24,7 +24,9 @@ from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
 # values that were typed, as they were typed
-TYPED = [arg for arg in sys.argv if arg.partition("=")[0] in workflow.config_settings.config]
+TYPED = [
+    arg for arg in sys.argv if arg.partition("=")[0] in workflow.config_settings.config
+]
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
 NETWORKS = os.path.join(RESOURCES, "networks.csv")
