@@ -8,8 +8,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test lint format types layers workflow check fix lock check-data benchmarks reference
 
 demo: .venv/ready
-	$(SNAKEMAKE) --configfile config/demo.yaml -- all
-	@cat results/tables/demo.md
+	@$(SNAKEMAKE) --configfile config/demo.yaml -- all
+	@echo
+	@$(BIN)/python -m oneshui.report.terminal results/tables/demo.md
+	@echo
+	@echo "The table: results/tables/demo.md. Its figures: results/figures/demo_*.pdf."
+	@echo "A page that explains both, results/report.html: $(SNAKEMAKE) --configfile config/demo.yaml -- report"
 
 # every test; `make check` is the quick part
 test: .venv/ready

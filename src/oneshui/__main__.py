@@ -9,8 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from oneshui.config import check_config
 from oneshui.errors import OneShuiError
 from oneshui.log import logger
+from oneshui.planning.checks import check_methods
 from oneshui.stages.forget import forget
 
 _FORGET = """Make a model forget people, each from one photo.
@@ -47,16 +49,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(1))  # so that photos are cleared away
     try:
         config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+        check_config(config, str(args.config))
+        check_methods(config, str(args.config))
         header = forget(
             args.model, args.photos, args.artefact, args.output, config=config, method=args.method,
             labels=args.labels, gpus=0 if args.cpu else 1, threads=args.threads,
         )  # fmt: skip
-    except (OneShuiError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        print(f"oneshui: {error}", file=sys.stderr)
-        return 1
+    except OneShuiError as error:
+        return _refused(str(error))
+    except OSError as error:
+        return _refused(f"{error.filename} cannot be used ({error.strerror}). Name another file or folder.")
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        return _refused(f"{args.config} is not a configuration in YAML ({error}). Name the one that made the model.")
     print(f"{args.output}: {args.method} in {header['seconds']:.1f} s, isolated by {header['isolation']}")
     print("\n".join(f"  {name}: {value:.4g}" for name, value in header["health"].items()))
     return 0
+
+
+def _refused(message: str) -> int:
+    print(f"oneshui: {message}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -526,7 +526,7 @@ def check_config(config: MutableMapping[str, Any], where: str = "the configurati
         if isinstance(config.get(key), int | float | date):
             raise ConfigError(
                 f"the configuration: {key} = {config[key]}, allowed: text. A folder whose name reads like a number is "
-                f'written --config {key}=./2023_10, or in a file {key}: "2023_10"'
+                f'written --config {key}=./NAME, or in a file {key}: "NAME"'
             )
     model = read(Config, config, where)
     for field in fields(Config):

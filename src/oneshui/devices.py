@@ -26,9 +26,11 @@ def choose_device(*, gpus: int, threads: int) -> torch.device:
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda")
     if gpus > 0 and _gpus_are_shown():
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = "" if listed is None else f" (CUDA_VISIBLE_DEVICES is {listed})"
         raise ConfigError(
-            "the job was given a GPU, but torch sees none. Is the driver loaded (nvidia-modprobe -u -c 0, as root) and "
-            "torch a CUDA build? device: cpu in the config computes without one."
+            f"the job was given a GPU{shown}, but torch sees none. Is the driver loaded (nvidia-modprobe -u -c 0, as "
+            "root) and torch a CUDA build? Without a GPU: device: cpu in the config, or CUDA_VISIBLE_DEVICES empty."
         )
     return torch.device("cpu")
 

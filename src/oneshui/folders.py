@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,16 +82,18 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
         reason = _full(error)
         if reason is None:
             raise
+        free = shutil.disk_usage(folder).free / 1e6
         raise DataError(
-            f"There is no room left to write in {os.path.abspath(folder)} ({reason}). Free some space, or have your "
-            "quota raised, then run the same command again: what had finished stays."
+            f"There is no room left to write in {os.path.abspath(folder)} ({reason}; {free:,.1f} MB are free on the "
+            "disk). Free some space, or have your quota raised, then run the same command again: what had finished "
+            "stays."
         ) from error
 
 
 def _full(error: BaseException | None) -> str | None:
     """Return the system's message if an error, or one that led to it, is a full disk."""
     while error is not None:
-        for number in (errno.ENOSPC, errno.EDQUOT):
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             # libraries in Rust have no errno
             if (isinstance(error, OSError) and error.errno == number) or f"(os error {number})" in str(error):
                 return os.strerror(number)

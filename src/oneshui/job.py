@@ -4,13 +4,11 @@ Snakemake hands text, lists of text and, where an optional input is missing, an 
 and None.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from oneshui.errors import OneShuiError
 from oneshui.log import log_to
 from oneshui.presence import JOBS, hold
 from oneshui.runs import DataFiles, Model, Run
@@ -87,11 +85,11 @@ def _one(files: Any, name: str) -> Path:
 def running(snakemake: Any) -> Iterator[Job]:
     """Yield the job of a script; log, warnings and a last error go to its log file.
 
-    An error of ours ends the process with its message, which Snakemake shows, too, and without a traceback.
+    The process then ends with status 1 and says nothing more: Snakemake shows the log of a job that failed.
     """
     hold(JOBS)
     try:
         with log_to(snakemake.log[0]):
             yield Job(snakemake)
-    except OneShuiError as error:
-        sys.exit(str(error))
+    except Exception:
+        raise SystemExit(1) from None

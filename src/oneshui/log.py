@@ -12,6 +12,13 @@ from oneshui.errors import OneShuiError
 logger = logging.getLogger("oneshui")
 
 
+class _LogFile(logging.FileHandler):
+    """The log of a job. What cannot be written there, e.g. because the disk is full, goes to standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
 @contextmanager
 def log_to(path: str | None) -> Iterator[logging.Logger]:
     """Write the package's log, warnings and a final traceback to ``path``; errors are raised again.
@@ -19,8 +26,7 @@ def log_to(path: str | None) -> Iterator[logging.Logger]:
     Args:
         path: log file of the job; None logs to standard error.
     """
-    handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path, mode="w")
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the job's own error says it
+    handler = logging.StreamHandler(sys.stderr) if path is None else _LogFile(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     warnings_logger = logging.getLogger("py.warnings")
     loggers = (logger, warnings_logger)
@@ -34,7 +40,7 @@ def log_to(path: str | None) -> Iterator[logging.Logger]:
     try:
         yield logger
     except OneShuiError as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", type(error).__name__, error)
         raise
     except BaseException:
         logger.exception("the job failed")

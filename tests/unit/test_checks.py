@@ -1,5 +1,7 @@
 """Checks of a configuration that need the methods, the figures and the layouts."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import yaml
 
 from oneshui.errors import ConfigError
-from oneshui.planning.checks import check, check_figures, check_folders, check_methods
+from oneshui.planning.checks import check, check_figures, check_folders, check_methods, refuse_unwritable
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,3 +142,32 @@ def test_a_dataset_must_not_hold_the_results_or_oneshui(
         return
     with pytest.raises(ConfigError, match=r"c\.yaml: datasets/toy/folder: .* holds (the results|oneshui) \("):
         check_folders(config, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("data_root", "/d/{dataset}"), ("folder", "a{b}"), ("init_weights", "w/{x}.safetensors")]
+)
+def test_a_path_in_which_snakemake_would_fill_in_wildcards_is_refused(place: str, value: str) -> None:
+    config = paper()
+    {"data_root": config, "folder": config["datasets"]["mufac"], "init_weights": config["training"]["mufac"]}[place][
+        place
+    ] = value
+    name = "training/mufac/init_weights" if place == "init_weights" else "datasets/.*, data_root"
+    with pytest.raises(ConfigError, match=rf"^my.yaml: {name}: .*{re.escape(value)}.* has braces, .* \(ln -s\)"):
+        check(config, "my.yaml")
+    config = paper()
+    config["data_root"] = "/d/ä 'b' \"c\" $HOME #1 {"
+    check(config)
+
+
+@pytest.mark.parametrize("name", [".", "results", ".snakemake"])
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Permissions do not bind the user who is root, so the answer of the system is replaced."""
+    for folder in ("results", ".snakemake"):
+        (tmp_path / folder).mkdir()
+    refuse_unwritable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"{re.escape(str(tmp_path / name))} cannot be written to.*--directory"):
+        refuse_unwritable(tmp_path)

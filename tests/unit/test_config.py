@@ -340,7 +340,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("value", [5, 202310, 1.5, date(2024, 1, 2)])
 def test_a_folder_whose_name_reads_like_a_number_is_told_how_to_write_it(value: Any) -> None:
-    said = r"^the configuration: data_root = .*, allowed: text\. .* --config data_root=\./2023_10, or in a file"
+    said = r"^the configuration: data_root = .*, allowed: text\. .* --config data_root=\./NAME, or in a file"
     with pytest.raises(ConfigError, match=said):
         check_config({**make_config(), "data_root": value}, "my.yaml")
 

@@ -34,7 +34,7 @@ def test_a_gpu_that_was_given_and_is_not_there_is_an_error(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     threads = torch.get_num_threads()
-    with pytest.raises(ConfigError, match="given a GPU, but torch sees none"):
+    with pytest.raises(ConfigError, match=r"given a GPU \(CUDA_VISIBLE_DEVICES is 0\), but torch sees none"):
         choose_device(gpus=1, threads=threads)
     assert choose_device(gpus=0, threads=threads) == CPU
 

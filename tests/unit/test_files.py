@@ -1,8 +1,11 @@
 """Files are old, new or absent, never torn; hashes name what is in them."""
 
+import errno
 import hashlib
 import json
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -127,3 +130,33 @@ def test_unreadable_safetensors_file_is_an_error(tmp_path: Path, content: bytes 
         read_header(path)
     assert "elete" not in str(raised.value)  # it may be the only copy of somebody's model
     assert ("is not there" in str(raised.value)) == (content is None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),  # of safetensors
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path: Path, error: Exception) -> None:
+    message = r"no room left to write in .* MB are free on the disk.* run the same command again"
+    with pytest.raises(DataError, match=message), atomic_path(tmp_path / "a.txt"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="Permission"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_tensors_on_a_full_disk_are_an_error_of_ours(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+        with pytest.raises(DataError, match="There is no room left to write in"):
+            save_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(100_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []

@@ -125,7 +125,10 @@ def test_no_room_for_a_lock_leaves_no_folder(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(folders, "lock", full)
     with (
-        pytest.raises(DataError, match=r"no room left to write in .* \(No space left on device\)\. Free"),
+        pytest.raises(
+            DataError,
+            match=r"no room left to write in .* \(No space left on device; .* MB are free on the disk\)\. Free",
+        ),
         own_folder(tmp_path, "a"),
     ):
         pass

@@ -67,7 +67,22 @@ def test_several_files_are_not_one(tmp_path: Path) -> None:
         Job(snakemake(tmp_path, metrics=["b", "c"])).input("metrics")
 
 
-def test_errors_of_a_job_stand_in_its_log_and_end_it_without_a_traceback(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="row 3 is wrong"), running(snakemake(tmp_path)):
+@pytest.mark.parametrize(("error", "trace"), [(DataError("row 3 is wrong"), False), (KeyError("why"), True)])
+def test_the_error_of_a_job_stands_in_its_log_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, trace: bool
+) -> None:
+    with pytest.raises(SystemExit) as ended, running(snakemake(tmp_path)):
+        raise error
+    assert ended.value.code == 1 and ended.value.__suppress_context__
+    log = (tmp_path / "log").read_text()
+    assert f"{type(error).__name__}: {error}" in log and ("Traceback" in log) == trace
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_reaches_the_terminal_where_the_log_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    given = snakemake(Path())
+    given.log = ["/dev/full"]
+    with pytest.raises(SystemExit), running(given):
         raise DataError("row 3 is wrong")
-    assert "row 3 is wrong" in (tmp_path / "log").read_text()
+    said = capsys.readouterr().err
+    assert "DataError: row 3 is wrong" in said and "Traceback" not in said

@@ -28,7 +28,7 @@ def test_users_error_is_logged_without_a_traceback(tmp_path: Path) -> None:
     with pytest.raises(DataError), log_to(str(path)):
         raise DataError("row 3 is empty")
     text = path.read_text()
-    assert "ERROR row 3 is empty" in text
+    assert "ERROR DataError: row 3 is empty" in text
     assert "Traceback" not in text
 
 

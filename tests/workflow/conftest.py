@@ -15,6 +15,8 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from oneshui.data.layouts import annotation_files
+
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,6 +75,15 @@ def write_config(folder: Path, config: dict[str, Any]) -> Path:
     return path
 
 
+def annotate(config: dict[str, Any], data_root: Path) -> None:
+    """Make the annotation files of all datasets, with nothing in them: enough to plan."""
+    for entry in config["datasets"].values():
+        for name in annotation_files(entry["layout"], "", entry["options"]) if "folder" in entry else ():
+            file = data_root / entry["folder"] / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+
 def command(folder: Path, *arguments: str) -> list[str]:
     """Return the command line that runs our Snakefile in ``folder``; extra arguments as a user would type them."""
     return [
@@ -107,7 +118,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the toy grid has run: once, whatever the number of test processes."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, done = base / "finished", base / "finished.done"
+    # blanks, quotes and braces must reach no shell and no format string
+    folder, done = base / "finished ä {b} $HOME '", base / "finished.done"
     with FileLock(base / "finished.lock"):
         if not done.exists():
             folder.mkdir()

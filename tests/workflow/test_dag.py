@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, SUPPORT_ONLY, WITH_DATA, Run, jobs, toy_config, write_config
+from tests.workflow.conftest import ROOT, SUPPORT_ONLY, WITH_DATA, Run, annotate, jobs, toy_config, write_config
 
 PAPER = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
 def test_paper_grid_is_whole_and_shares_pretrained_models_across_request_sizes(snakemake: Run, tmp_path: Path) -> None:
-    for entry in PAPER["datasets"].values():
-        (tmp_path / "raw" / entry["folder"]).mkdir(parents=True)
+    annotate(PAPER, tmp_path / "raw")
     config, data = str(ROOT / "config/config.yaml"), f"data_root={tmp_path / 'raw'}"
     planned = jobs(snakemake("--dry-run", "--configfile", config, "--config", data, "--", "tables", "figures").stdout)
     assert [f"table{number}" in PAPER["tables"] for number in range(1, 8)] == [True] * 7
@@ -27,18 +26,49 @@ def test_paper_grid_is_whole_and_shares_pretrained_models_across_request_sizes(s
 
 @pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
-    for folder in ("mufac", "celeba_small"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
     for name in ("demo", "celeba_small", "mufac_small", "mini_paper"):
         path = ROOT / f"config/{name}.yaml"
+        annotate(yaml.safe_load(path.read_text()), tmp_path / "data")
         planned = jobs(snakemake("--dry-run", "--configfile", str(path), "--", "all", "report").stdout)
         assert planned["make_table"] == len(yaml.safe_load(path.read_text())["tables"])
         assert planned["make_report"] == 1
 
 
-def test_missing_raw_folder_is_named(snakemake: Run) -> None:
-    done = snakemake("--dry-run", "--configfile", str(ROOT / "config/mufac_small.yaml"), fails=True)
-    assert "data/mufac" in done.stdout
+def test_all_datasets_that_are_missing_are_told_at_once(snakemake: Run, tmp_path: Path) -> None:
+    annotate({"datasets": {"mufac": PAPER["datasets"]["mufac"]}}, tmp_path)
+    (tmp_path / "CelebA").mkdir()
+    arguments = ("--configfile", str(ROOT / "config/config.yaml"), "--config", f"data_root={tmp_path}")
+    said = snakemake("--dry-run", *arguments, "--", "tables", fails=True).stdout
+    assert f"{tmp_path}/CelebAMask-HQ is not there. It needs CelebA-HQ-identity.txt, CelebAMask-HQ-attribute-" in said
+    assert f"{tmp_path}/CelebA lacks identity_CelebA.txt, list_attr_celeba.txt." in said
+    assert said.count("Where to get it: ") == 2
+    assert "Exception" not in said and 'File "' not in said
+
+
+@pytest.mark.slow
+def test_what_is_made_without_data_that_is_gone_is_planned(snakemake: Run, tmp_path: Path) -> None:
+    """Past the discard line: what a request needs is there; index, packed images and annotation files are not."""
+    of = "celeba/n1/seed0"
+    for name in ("models/celeba/seed0/pretrain.safetensors", f"requests/{of}.parquet",
+                 f"artefacts/{of}/pretrain/ssd.safetensors"):  # fmt: skip
+        (tmp_path / "results" / name).parent.mkdir(parents=True)
+        (tmp_path / "results" / name).touch()
+    arguments = ("--dry-run", "--configfile", str(ROOT / "config/config.yaml"), "--config", "data_root=gone", "--")
+    assert jobs(snakemake(*arguments, f"results/unlearned/{of}/pretrain/ssd.safetensors").stdout) == {"unlearn": 1}
+
+
+def test_a_target_that_nothing_makes_is_told_with_those_that_there_are(snakemake: Run, tmp_path: Path) -> None:
+    path, target = write_config(tmp_path, toy_config()), "results/tables/toi.csv"
+    said = snakemake("--dry-run", "--configfile", str(path), "--", target, fails=True).stdout
+    assert f"ConfigError in config.yaml: no rule makes {target}; allowed: tables of config.yaml: toy; files" in said
+    assert "Exception" not in said
+
+
+def test_what_was_typed_is_quoted(snakemake: Run, tmp_path: Path) -> None:
+    path, typed = write_config(tmp_path, toy_config()), "data_root=2023_10"
+    said = snakemake("--dry-run", "--configfile", str(path), "--config", typed, "--", "all", fails=True).stdout
+    assert "data_root = 202310, allowed: text. " in said and f"\nTyped: --config {typed}\n" in said
+    assert "Traceback" not in said and 'File "' not in said
 
 
 def broken(**changes: object) -> dict[str, object]:
@@ -102,13 +132,9 @@ def test_names_that_yaml_takes_for_something_else_are_told_without_places_in_our
     config = toy_config()
     config["methods"][1] = config["methods"]["ssd"]
     path = write_config(tmp_path, config)
-    for arguments, message in (
-        ((), 'config.yaml: methods/1: the key 1 is a number, allowed: text; quote it: "1"'),
-        (("--config", "data_root=2023_10"), "the configuration: data_root = 202310, allowed: text"),
-    ):
-        said = snakemake("--dry-run", "--configfile", str(path), *arguments, fails=True).stdout
-        assert message in said
-        assert "Traceback" not in said and 'File "' not in said
+    said = snakemake("--dry-run", "--configfile", str(path), fails=True).stdout
+    assert 'config.yaml: methods/1: the key 1 is a number, allowed: text; quote it: "1"' in said
+    assert "Traceback" not in said and 'File "' not in said
 
 
 def test_faces_that_may_not_be_shown_are_refused_by_name(snakemake: Run, tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def test_one_photo_of_any_size_of_somebody_unknown(bare: Path) -> None:
         (["--method", "jit", "--label", "8"], "3 photos and 4 labels"),
         (["--method", "ssd", "--artefact", MODEL], "is not an artefact. Name a file under results/artefacts"),
         (["--method", "jit", "--output", "photo0.png"], "photo0.png is there, and nothing is replaced"),
-        (["--method", "jit", "--config", "labels.json"], "the configuration lacks methods, datasets or data_root"),
+        (["--method", "jit", "--config", "labels.json"], "labels.json: it = ["),
+        (["--method", "jit", "--config", "none.yaml"], "none.yaml cannot be used (No such file"),
+        (["--method", "jit", "--output", "photo0.png/f"], "photo0.png cannot be used ("),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(bare: Path, arguments: list[str], message: str) -> None:

@@ -45,7 +45,7 @@ def test_a_model_is_never_mixed_with_other_labels_or_pictures(snakemake: Run, tm
     synthetic = config["datasets"]["toy"].pop("synthetic")
     config["datasets"]["toy"] |= {"layout": "manifest", "folder": "toy"}
     config["training"]["toy"] |= {"epochs": 1, "warmup_epochs": 0}
-    data = tmp_path / "data"
+    data = tmp_path / "dätä 'b' $HOME"  # (Snakemake takes quotes off both ends of what is typed)
     write_raw(SyntheticSpec.from_dict(synthetic), data / "toy", "manifest")
     path = str(write_config(tmp_path, config))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, Run, toy_config, write_config
+from tests.workflow.conftest import ROOT, Run, annotate, toy_config, write_config
 
 from oneshui.planning.jobs import Job, planned_jobs
 from oneshui.schemas import INDEX, read_table
@@ -74,8 +74,7 @@ def test_attacks_that_look_at_other_seeds_plan_no_more(snakemake: Run, tmp_path:
 def test_plan_of_our_configurations_is_snakemakes(snakemake: Run, tmp_path: Path, name: str) -> None:
     path = ROOT / f"config/{name}.yaml"
     config = yaml.safe_load(path.read_text())
-    for entry in config["datasets"].values():
-        (tmp_path / "raw" / entry.get("folder", "")).mkdir(parents=True, exist_ok=True)
+    annotate(config, tmp_path / "raw")
     jobs = dry_run(snakemake, path, "--config", f"data_root={tmp_path / 'raw'}")
     assert planned_jobs(config) == jobs
 

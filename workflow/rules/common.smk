@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 
 import snakemake.exceptions
 from snakemake.exceptions import WorkflowError
@@ -15,13 +17,18 @@ from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
-from oneshui.planning.checks import check
+from oneshui.planning.checks import check, refuse_braces, refuse_unwritable
+from oneshui.planning.missing import missing_datasets, no_such_file
 from oneshui.planning.networks import refuse_networks
 from oneshui.presence import SNAKEMAKE, hold, locked_message
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
+# values that were typed, as they were typed
+TYPED = [
+    arg for arg in sys.argv if arg.partition("=")[0] in workflow.config_settings.config
+]
 # files that come with oneshui, wherever --directory puts the results
 RESOURCES = os.path.join(workflow.basedir, "resources")
 NETWORKS = os.path.join(RESOURCES, "networks.csv")
@@ -29,7 +36,11 @@ NETWORKS = os.path.join(RESOURCES, "networks.csv")
 
 def refuse(error):
     """End with the message alone: Snakemake prints the places in our code for every other exception."""
-    sys.exit(f"ConfigError in {error}")
+    about = [
+        arg for arg in TYPED if re.search(rf"\b{arg.partition('=')[0]}\b", str(error))
+    ]
+    typed = f"\nTyped: --config {' '.join(map(shlex.quote, about))}" if about else ""
+    sys.exit(f"ConfigError in {error}{typed}")
 
 
 # held until this Snakemake dies; its own message on a locked folder does not say whether another one lives
@@ -38,7 +49,28 @@ snakemake.exceptions.LockException = lambda: WorkflowError(
     locked_message(HELD, sys.argv[1:])
 )
 
+
+def in_our_words(record):
+    """Rewrite what Snakemake logs where it cannot know the reason: data or names that are not there."""
+    found = re.search(r"No rule to produce (\S+) \(", str(record.msg))
+    files = re.findall(r"^ {8}(\S.*)$", str(record.msg), re.MULTILINE)
+    match getattr(record, "exception", None):
+        case "MissingRuleException" if found:
+            record.msg = no_such_file(config, found[1], CONFIG_FILE)
+        case "MissingInputException":
+            targets = workflow.dag_settings.targets
+            published = Path(RESOURCES, "datasets.yaml")
+            record.msg = (
+                missing_datasets(config, targets, files, published) or record.msg
+            )
+    return True
+
+
+logger.addFilter(in_our_words)
+
 try:
+    refuse_braces(str(workflow.basedir), "the folder of oneshui")
+    refuse_unwritable(".")
     check(config, CONFIG_FILE)
     refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
 except ConfigError as error:
@@ -104,14 +136,13 @@ def raw_files(wildcards):
 
 
 def raw_inputs(wildcards):
-    """Files whose change means a new index; the folder itself where they are missing, for the reader to complain."""
+    """Files whose change means a new index. Without them an index that is there is used as it is."""
     if "synthetic" in config["datasets"][wildcards.dataset]:
         return [f"results/raw/{wildcards.dataset}/rendered.json"]
     files = raw_files(wildcards)
-    if all(map(os.path.exists, files)):
-        return files
-    refuse_stale_index(wildcards)
-    return [raw_folder(wildcards)]
+    if not all(map(os.path.exists, files)):
+        refuse_stale_index(wildcards)
+    return files
 
 
 def raw_files_there(wildcards):

@@ -47,6 +47,12 @@ def dataset_report(
     return _markdown(f"Dataset check: {dataset}", facts, bad_images(probed, annotations))
 
 
+def lacks(folder: Path, missing: Sequence[str]) -> str:
+    """Return the sentence about a raw folder without some annotation files."""
+    there = "lacks" if folder.is_dir() else "is not there. It needs"
+    return f"{folder} {there} {', '.join(missing)}."
+
+
 def missing_report(dataset: str, folder: Path, missing: Sequence[str], where: str) -> str:
     """Return a report on a dataset that cannot be checked, in Markdown.
 
@@ -56,8 +62,7 @@ def missing_report(dataset: str, folder: Path, missing: Sequence[str], where: st
         missing: annotation files that are not in it.
         where: where to get the dataset, or nothing.
     """
-    there = "lacks" if folder.is_dir() else "is not there. It needs"
-    lines = [f"# Dataset check: {dataset}", "", f"Not checked: {folder} {there} {', '.join(missing)}."]
+    lines = [f"# Dataset check: {dataset}", "", f"Not checked: {lacks(folder, missing)}"]
     return "\n".join([*lines, *(["", f"Where to get it: {where}"] if where else [])]) + "\n"
 
 

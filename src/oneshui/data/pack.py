@@ -35,7 +35,7 @@ def _read(path: Path) -> tuple[bytes, Picture]:
         data = path.read_bytes()
         return data, read_picture(data)
     except OSError as error:
-        raise DataError(f"{path} cannot be decoded ({error.strerror or error}).") from error
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     except DataError as error:
         raise DataError(f"{path} cannot be decoded ({error}).") from error
 

@@ -1,6 +1,8 @@
 """Refusing a configuration before anything runs: all checks that need no network, in one place. No torch here."""
 
 import itertools
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 from oneshui.checked import read
 from oneshui.config import FACES, check_config, grid_points, raw_path
-from oneshui.data.layouts import check_layouts
+from oneshui.data.layouts import annotation_files, check_layouts
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS, known_kind, params_of
 from oneshui.report.figures import KINDS
@@ -32,6 +34,52 @@ def check(config: MutableMapping[str, Any], where: str = "the configuration") ->
     check_methods(config, where)
     check_figures(config, where)
     check_folders(config, where)
+    check_braces(config, where)
+
+
+def check_braces(config: Mapping[str, Any], where: str = "the configuration") -> None:
+    """Refuse input files with braces in their paths, in which Snakemake would fill in wildcards.
+
+    Raises:
+        ConfigError: naming the path.
+    """
+    paths = {}
+    for name, entry in config["datasets"].items():
+        if "synthetic" not in entry:
+            files = annotation_files(entry["layout"], raw_path(config, name), entry["options"])
+            paths[f"{where}: datasets/{name}, data_root"] = files
+    for name, entry in config["training"].items():
+        paths[f"{where}: training/{name}/init_weights"] = [entry["init_weights"]]
+    for place, files in paths.items():
+        for file in files:
+            refuse_braces(file, place)
+
+
+def refuse_unwritable(folder: str | Path) -> None:
+    """Refuse a working folder in which no results can be written.
+
+    Raises:
+        ConfigError: naming what cannot be written to.
+    """
+    for path in (Path(folder), Path(folder, "results"), Path(folder, ".snakemake")):
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"the folder of the results: {path.absolute()} cannot be written to. Change its permissions, or write "
+                "elsewhere: snakemake --directory FOLDER."
+            )
+
+
+def refuse_braces(path: str, place: str) -> None:
+    """Refuse a path with braces.
+
+    Raises:
+        ConfigError: beginning with ``place``.
+    """
+    if re.search(r"\{.*\}", path):
+        raise ConfigError(
+            f"{place}: {path} has braces, which Snakemake takes for wildcards. Rename the folder, or make a "
+            "link without braces (ln -s) and name that."
+        )
 
 
 def check_folders(config: Mapping[str, Any], where: str = "the configuration") -> None:

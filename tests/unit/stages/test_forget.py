@@ -51,6 +51,6 @@ def test_a_photo_that_would_turn_white_or_fill_the_memory_is_refused(
 
 def test_a_photo_that_cannot_be_used_says_what_to_hand_in(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"no picture")
-    for name in ("photo.jpg", "missing.jpg"):
-        with pytest.raises(DataError, match=rf"{name} cannot be decoded \(.*\)\. Hand in another photo"):
+    for name, how in (("photo.jpg", "decoded"), ("missing.jpg", "read")):
+        with pytest.raises(DataError, match=rf"{name} cannot be {how} \(.*\)\. Hand in another photo"):
             png_of(tmp_path / name, [4, 4])
