@@ -18,6 +18,7 @@ from oneshui.planning.checks import check
 from oneshui.planning.networks import refuse_networks
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
+from oneshui.yaml_files import read_yaml
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
 # files that come with oneshui, wherever --directory puts the results
@@ -31,6 +32,8 @@ def refuse(error):
 
 
 try:
+    for path in workflow.configfiles:
+        read_yaml(path, templates=True)
     check(config, CONFIG_FILE)
     refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
 except ConfigError as error:
@@ -80,7 +83,7 @@ def faces_inputs(wildcards):
 def refuse_stale_index(wildcards):
     """Without raw data an existing index is used as it is; it must be the one that the configuration describes."""
     path = f"results/data/{wildcards.dataset}/index.parquet"
-    if os.path.exists(path) and read_meta(path)["spec"] != spec_hash(
+    if os.path.exists(path) and read_meta(path).get("spec") != spec_hash(
         runs.index_spec(wildcards)
     ):
         raise WorkflowError(
@@ -133,7 +136,7 @@ def counted_datasets(wildcards):
         path = f"results/data/{dataset}/index.parquet"
         if os.path.exists(path):
             index, meta = read_table(path, INDEX)
-            if meta["spec"] == spec_hash(index_options(entry)):
+            if meta.get("spec") == spec_hash(index_options(entry)):
                 counted[dataset] = (len(index), index["identity"].nunique())
     return counted
 
@@ -146,7 +149,7 @@ def training_spec(trained):
         run = Run(wildcards.dataset, wildcards.get("n"), int(wildcards.seed))
         path = run.weights(Model(trained))
         if os.path.exists(path):
-            old = read_header(path)["spec"]
+            old = read_header(path).get("spec", {})
             changes = changed_keys(old, json.loads(json.dumps(spec)))
             if changes:
                 raise WorkflowError(
