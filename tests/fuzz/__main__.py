@@ -1,0 +1,138 @@
+"""Feed the readers with whatever a coverage-guided fuzzer makes of whole files.
+
+    python -m tests.fuzz --seconds 600            # all targets, one after the other
+    python -m tests.fuzz --target index --seconds 60
+
+Whatever bytes arrive, a reader gives a value or raises oneshui's error, within 10 seconds and 2.5 GB. Anything else
+ends the target, and the input is printed.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+import numpy as np  # before the code that is watched, which is ours and Pillow's
+import pandas as pd
+import pyarrow.parquet as pq
+import timm
+import torch
+
+with atheris.instrument_imports(include=["oneshui", "PIL", "yaml", "numpy.lib.format"]):
+    from oneshui.data.pictures import quiet
+    from oneshui.errors import OneShuiError
+    from tests.readers import READERS, png, split_header, table, with_header
+
+_WATCHED = (np, pd, pq, timm, torch)
+_KEY = b"oneshui"
+
+
+def _table_with_meta(kind: str, meta: bytes, folder: Path) -> bytes:
+    path = folder / "whole.parquet"
+    path.write_bytes(table(kind))
+    found = pq.read_table(path)
+    pq.write_table(found.replace_schema_metadata({_KEY: meta}), path)
+    return path.read_bytes()
+
+
+def _meta_of(kind: str, folder: Path) -> bytes:
+    path = folder / "whole.parquet"
+    path.write_bytes(table(kind))
+    return bytes(pq.read_schema(path).metadata[_KEY])
+
+
+def targets(folder: Path) -> dict[str, tuple[str, bytes, Callable[[bytes], bytes]]]:
+    """Name -> kind of reader, an input to begin with, and the file that an input stands for."""
+    found: dict[str, tuple[str, bytes, Callable[[bytes], bytes]]] = {
+        name: (name, reader.whole(), bytes) for name, reader in READERS.items()
+    }
+    for kind in ("model", "artefact", "resume state"):
+        header, body = split_header(READERS[kind].whole())
+        ours = header["__metadata__"]["oneshui"].encode()
+
+        def file(data: bytes, header: dict = header, body: bytes = body) -> bytes:
+            return with_header({**header, "__metadata__": {"oneshui": data.decode("utf-8", "replace")}}, body)
+
+        found[f"{kind}: our header"] = (kind, ours, file)
+        tensors = json.dumps({name: entry for name, entry in header.items() if name != "__metadata__"}).encode()
+
+        def whole(data: bytes, ours: bytes = ours, body: bytes = body) -> bytes:
+            return with_header(
+                b'{"__metadata__":{"oneshui":' + json.dumps(ours.decode()).encode() + b"}," + data[1:], body
+            )
+
+        found[f"{kind}: tensors"] = (kind, tensors, whole)
+    for kind in ("index", "request", "scores"):
+        found[f"{kind}: metadata"] = (
+            kind, _meta_of(kind, folder), lambda data, kind=kind: _table_with_meta(kind, data, folder),
+        )  # fmt: skip
+    return found
+
+
+def fuzz(target: str, seconds: int, folder: Path) -> None:
+    """Fuzz one target in this process; the fuzzer ends it."""
+    kind, first, file_of = targets(folder)[target]
+    reader = READERS[kind]
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    (corpus / "whole").write_bytes(first)
+    if kind == "picture":
+        for number in range(4):
+            (corpus / str(number)).write_bytes(png(2 + number, 9, number))
+    path = folder / reader.name
+
+    def once(data: bytes) -> None:
+        path.write_bytes(file_of(data))
+        try:
+            with quiet():
+                reader.read(path)
+        except OneShuiError as error:
+            if not 0 < len(str(error)) < 20_000:
+                raise ValueError("the message is empty, or repeats the file") from error
+
+    once(first)
+    options = [
+        f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2500", "-print_final_stats=1",
+        f"-artifact_prefix={folder}/", f"-max_len={max(4096, 2 * len(first))}", "-close_fd_mask=0",
+    ]  # fmt: skip
+    atheris.Setup([sys.argv[0], *options, str(corpus)], once)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz one target, or all of them in processes of their own, and say what was seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=600, help="in all (default: %(default)s)")
+    parser.add_argument("--target", help="only this one")
+    args = parser.parse_args()
+    if args.target:
+        with tempfile.TemporaryDirectory() as folder:
+            fuzz(args.target, args.seconds, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        names = list(targets(Path(folder)))
+    each, failed, total = max(1, args.seconds // len(names)), [], 0
+    print(f"{'target':30} {'inputs':>9} {'seconds':>8} {'coverage':>9}")
+    for name in names:
+        started = time.monotonic()
+        command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz", "--target", name, "--seconds", str(each)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        said = done.stdout.decode("utf-8", "replace")
+        runs = int((re.findall(r"number_of_executed_units: (\d+)", said) or re.findall(r"#(\d+)\t", said) or ["0"])[-1])
+        cover = (re.findall(r"cov: (\d+)", said) or ["?"])[-1]
+        total += runs
+        print(f"{name:30} {runs:>9} {time.monotonic() - started:>8.0f} {cover:>9}", flush=True)
+        if done.returncode:
+            failed.append(name)
+            print(said[-3000:], flush=True)
+    print(f"{total} inputs; failed: {', '.join(failed) or 'none'}")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
