@@ -86,14 +86,25 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_regular(path: str | Path) -> bytes:
-    """Return the bytes of a file.
+def require_regular(path: str | Path) -> int:
+    """Return the size of a file in bytes, before it is opened.
 
     Raises:
-        OSError: it cannot be read, or is a device or a pipe, which may never end.
+        OSError: it is not there, or is a folder, a device or a pipe: some of these never begin or never end.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return status.st_size
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    require_regular(path)
     return Path(path).read_bytes()
 
 
@@ -198,12 +209,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def _raw_header(path: Path) -> dict[str, Any]:
+    size = require_regular(path)
     with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(status.st_size - 8, _LONGEST_HEADER):
+        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise ValueError("header length out of range")
         header = parse_json(file.read(length))
     if not isinstance(header, dict):

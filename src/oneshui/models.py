@@ -18,7 +18,7 @@ from oneshui.config import Channels, TrainSpec, per_channel
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.files import TASK, sha256_file, wrong_entry
 from oneshui.tasks import Task
-from oneshui.tensors import load_tensors, misfit, not_finite, save_tensors
+from oneshui.tensors import load_tensors, misfit, not_finite, save_tensors, unlike
 from oneshui.weights import config_of, input_of_weights, read_weights
 
 #: arguments of ``timm.create_model`` that are no options of ours: what data and configuration give, and what makes it
@@ -122,8 +122,9 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     )
     options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
     if weights is not None:
+        tensors = read_weights(weights)
         # timm keeps a classifier whose size its configuration says to be the wanted one; none has -1
-        source = {"state_dict": read_weights(weights), "num_classes": -1, "custom_load": False}
+        source = {"state_dict": dict(tensors), "num_classes": -1, "custom_load": False}
         options |= {"pretrained": True, "pretrained_cfg_overlay": source}
     try:
         if not timm.is_model(name):  # timm would take it for a repository on the hub, or for a folder
@@ -143,6 +144,7 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]
         _check_loaded(model, loads[-1], weights, spec.architecture)
+        _check_kinds(model, tensors, weights)
     return model
 
 
@@ -173,6 +175,18 @@ def _check_loaded(model: nn.Module, report: Any, weights: Path, architecture: st
         if names:
             said = what.format(len(names), architecture)
             raise ConfigError(f"{weights} {said}, e.g. {min(names)}. Are they the weights of this model?")
+
+
+def _check_kinds(model: nn.Module, tensors: Mapping[str, Tensor], weights: Path) -> None:
+    """Refuse whole numbers where the network has fractions: torch would convert them without a word."""
+    for name, value in model.state_dict().items():
+        wrong = (
+            unlike(tensors[name], torch.empty_like(tensors[name], dtype=value.dtype, device="meta"))
+            if name in tensors
+            else ""
+        )
+        if wrong:
+            raise ConfigError(f"{weights}: {name!r} {wrong}. Are they the weights of this model?")
 
 
 def _create(name: str, options: dict[str, Any], input_px: int) -> nn.Module:

@@ -6,8 +6,6 @@ an error and not a wrong number.
 """
 
 import json
-import os
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +19,11 @@ import pyarrow.parquet as pq
 
 from oneshui import __version__
 from oneshui.errors import DataError
-from oneshui.files import atomic_path, lies_inside, parse_json, wrong_entry
+from oneshui.files import atomic_path, lies_inside, parse_json, require_regular, wrong_entry
 
 _META_KEY = b"oneshui"
 #: what reading a parquet file may raise
-PARQUET_ERRORS = (OSError, ValueError, pa.ArrowException)
+PARQUET_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, pa.ArrowException)
 #: a file of this many bytes more has at most as many rows, or bytes of data: ours have 0.2 rows and 5 bytes a byte
 _ROWS, _ROWS_PER_BYTE = 100_000, 20
 _DATA, _DATA_PER_BYTE = 2**26, 200
@@ -255,11 +253,9 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
     """Return a parquet file whose footer asks for no more memory than its size explains.
 
     Raises:
-        OSError, ValueError, pa.ArrowException: it cannot be read (``PARQUET_ERRORS``).
+        Exception: one of ``PARQUET_ERRORS``: it cannot be read.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is not a regular file")
-    size = os.path.getsize(path)
+    size = require_regular(path)
     file = pq.ParquetFile(path)
     footer = file.metadata
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
@@ -326,7 +322,8 @@ def read_arrow(path: str | Path, schema: Schema, columns: list[str] | None = Non
                 f"{', '.join(meta) or 'nothing'}. Delete it to make it again."
             )
         arrow = schema.arrow(meta.get("task"), found.names)
-        wrong = [f.name for f in arrow if f.name not in found.names or found.field(f.name).type != f.type]
+        at = {f.name: found.get_field_index(f.name) for f in arrow}  # below 0 for one that is missing or there twice
+        wrong = [f.name for f in arrow if at[f.name] < 0 or found.field(at[f.name]).type != f.type]
         if wrong or len(found.names) != len(arrow.names):
             raise DataError(
                 f"{path}: a {schema.name} table needs the columns {arrow.names}, but has "

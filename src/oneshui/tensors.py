@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from oneshui.files import HEADER_KEY, atomic_path, read_header, unreadable
+from oneshui.files import HEADER_KEY, atomic_path, read_header, require_regular, unreadable
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -46,6 +46,7 @@ def read_tensors(path: str | Path, device: torch.device) -> dict[str, Tensor]:
         OSError: the file cannot be read.
         ValueError: it is no safetensors file, or holds what torch has no type for.
     """
+    require_regular(path)
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path, device=str(device))
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:

@@ -8,6 +8,7 @@ ends the target, and the input is printed.
 """
 
 import argparse
+import io
 import json
 import re
 import subprocess
@@ -15,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import atheris
 import numpy as np  # before the code that is watched, which is ours and Pillow's
@@ -27,27 +30,24 @@ import torch
 with atheris.instrument_imports(include=["oneshui", "PIL", "yaml", "numpy.lib.format"]):
     from oneshui.data.pictures import quiet
     from oneshui.errors import OneShuiError
-    from tests.readers import READERS, png, split_header, table, with_header
+    from tests.readers import READERS, png, split_header, with_header
 
 _WATCHED = (np, pd, pq, timm, torch)
 _KEY = b"oneshui"
 
 
-def _table_with_meta(kind: str, meta: bytes, folder: Path) -> bytes:
-    path = folder / "whole.parquet"
-    path.write_bytes(table(kind))
-    found = pq.read_table(path)
-    pq.write_table(found.replace_schema_metadata({_KEY: meta}), path)
-    return path.read_bytes()
+@cache
+def _table(kind: str) -> Any:
+    return pq.read_table(io.BytesIO(READERS[kind].whole()))
 
 
-def _meta_of(kind: str, folder: Path) -> bytes:
-    path = folder / "whole.parquet"
-    path.write_bytes(table(kind))
-    return bytes(pq.read_schema(path).metadata[_KEY])
+def _with_meta(kind: str, meta: bytes) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(_table(kind).replace_schema_metadata({_KEY: meta}), file)
+    return file.getvalue()
 
 
-def targets(folder: Path) -> dict[str, tuple[str, bytes, Callable[[bytes], bytes]]]:
+def targets() -> dict[str, tuple[str, bytes, Callable[[bytes], bytes]]]:
     """Name -> kind of reader, an input to begin with, and the file that an input stands for."""
     found: dict[str, tuple[str, bytes, Callable[[bytes], bytes]]] = {
         name: (name, reader.whole(), bytes) for name, reader in READERS.items()
@@ -70,14 +70,14 @@ def targets(folder: Path) -> dict[str, tuple[str, bytes, Callable[[bytes], bytes
         found[f"{kind}: tensors"] = (kind, tensors, whole)
     for kind in ("index", "request", "scores"):
         found[f"{kind}: metadata"] = (
-            kind, _meta_of(kind, folder), lambda data, kind=kind: _table_with_meta(kind, data, folder),
+            kind, bytes(_table(kind).schema.metadata[_KEY]), lambda data, kind=kind: _with_meta(kind, data),
         )  # fmt: skip
     return found
 
 
 def fuzz(target: str, seconds: int, folder: Path) -> None:
     """Fuzz one target in this process; the fuzzer ends it."""
-    kind, first, file_of = targets(folder)[target]
+    kind, first, file_of = targets()[target]
     reader = READERS[kind]
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -114,8 +114,7 @@ def main() -> int:
     if args.target:
         with tempfile.TemporaryDirectory() as folder:
             fuzz(args.target, args.seconds, Path(folder))
-    with tempfile.TemporaryDirectory() as folder:
-        names = list(targets(Path(folder)))
+    names = list(targets())
     each, failed, total = max(1, args.seconds // len(names)), [], 0
     print(f"{'target':30} {'inputs':>9} {'seconds':>8} {'coverage':>9}")
     for name in names:

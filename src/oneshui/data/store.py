@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oneshui.errors import DataError
-from oneshui.files import parse_json, wrong_entry
+from oneshui.files import parse_json, require_regular, wrong_entry
 
 _MARK = b"oneshui store"
 _LENGTH = 8  # bytes of the number in front of the mark
@@ -28,9 +28,10 @@ def open_store(path: Path) -> npt.NDArray[np.uint8]:
         DataError: the file is missing, damaged, or holds something else.
     """
     try:
+        require_regular(path)
         # unlike np.load this reads no other kind of file; numpy compares the shape with the size of the file
         array = np.lib.format.open_memmap(path, mode="c")
-    except (OSError, ValueError, TypeError, OverflowError, EOFError) as error:
+    except Exception as error:  # numpy's parser of headers raises many types on damaged files
         raise _unreadable(path, error) from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != 3 or not array.flags.c_contiguous:
         order = "" if array.flags.c_contiguous else " in Fortran order"
@@ -59,6 +60,7 @@ def read_note(path: Path) -> dict[str, Any]:
     """
     tail = _LENGTH + len(_MARK)
     try:
+        require_regular(path)
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - tail))
