@@ -133,7 +133,9 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
             model = _create(name, options, spec.input_px)
         # convolutions are a quarter faster in this layout, also on the CPU
         model = model.eval().to(memory_format=torch.channels_last)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # networks raise many types where options are not what they expect
         if not timm.is_model(name):
             similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
             fix = f"Names like it: {similar or 'none'}."
