@@ -33,7 +33,7 @@ def refuse(error):
 
 try:
     for path in workflow.configfiles:
-        read_yaml(path, templates=True)
+        read_yaml(os.path.relpath(path), templates=True)
     check(config, CONFIG_FILE)
     refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
 except ConfigError as error:
