@@ -5,6 +5,7 @@ reference tables are made from it (``python -m oneshui.reference``).
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -36,6 +37,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 _NAMED = {"$comment": "a name of letters, digits and _"}
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$", json_schema_extra=_NAMED)]
+
+#: values of a configuration, and how deep they may be nested; one that refers to itself has no end
+_MOST, _DEEPEST = 200_000, 40
 
 _WHOLE_HINT = " (a whole number in YAML needs no quotes: 5)"
 _NUMBER_HINT = " (a number in YAML needs a point and no quotes: 1.0e-3)"
@@ -166,14 +170,45 @@ def _is_of_json(hint: Any) -> bool:
 
 def _validated(adapter: TypeAdapter[T], raw: Any, where: str, places: Mapping[str, str] | None = None) -> T:
     """Validate as JSON: only there does strict mean what YAML means, and take a list for a tuple."""
+    if _is_endless(raw):
+        raise ConfigError(f"{where}: it holds more than {_MOST} values, or they are nested more than {_DEEPEST} deep")
     problems = list(_not_of_json(raw, ()))
     if problems:
         raise _error(where, problems)
     text = json.dumps(raw)
     try:
-        return adapter.validate_json(text)
+        found = adapter.validate_json(text)
     except ValidationError as error:
         raise _explained(error, adapter, json.loads(text), where, places) from None
+    except ConfigError as error:  # of a class that checks itself
+        raise ConfigError(f"{where}: {error}") from error
+    problems = list(_not_finite(raw, ()))  # where any value is allowed
+    if problems:
+        raise _error(where, problems)
+    return found
+
+
+def _not_finite(raw: Any, path: Path) -> Iterator[str]:
+    if isinstance(raw, float) and not math.isfinite(raw):
+        yield f"{'/'.join(path)} = {raw}, allowed: a finite number"
+    elif isinstance(raw, Mapping):
+        for key, value in raw.items():
+            yield from _not_finite(value, (*path, key))
+    elif isinstance(raw, list | tuple):
+        for number, value in enumerate(raw):
+            yield from _not_finite(value, (*path, str(number)))
+
+
+def _is_endless(raw: Any) -> bool:
+    pending, count = [(raw, 0)], 0
+    while pending:
+        value, depth = pending.pop()
+        count += 1
+        if count > _MOST or depth > _DEEPEST:
+            return True
+        below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        pending += [(each, depth + 1) for each in below]
+    return False
 
 
 def _not_of_json(raw: Any, path: Path) -> Iterator[str]:

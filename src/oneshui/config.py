@@ -49,6 +49,12 @@ MUFAC_CLASSES = 8
 #: fewest and most age classes of drawn faces: they are named by one letter, as in MUFAC
 AGE_CLASSES = (2, 26)
 
+#: what to do about weights in another format
+NO_PICKLES = (
+    "Files that end in .pth, .pt, .bin or .ckpt are pickles, which can run any program when they are loaded: get the "
+    "weights as .safetensors (most models have them on the model hub), or have whoever made them save them so."
+)
+
 #: kind of the only figure that shows faces
 FACES = "hardest_identities"
 
@@ -60,6 +66,10 @@ _Scope = Annotated[
     str, Field(pattern="^[A-Za-z0-9_]+(/n[0-9]+)?$", json_schema_extra={"$comment": "DATASET or DATASET/nN"})
 ]
 _Channel = Annotated[float, Field(ge=0, le=1)]
+#: no place on a disk or the hub, which timm takes for a name as well
+_TimmName = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", json_schema_extra={"$comment": "the name of a model of timm"})
+]
 
 
 def per_channel(value: float | Sequence[float]) -> Channels:
@@ -178,12 +188,12 @@ class Dataset(Spec):
 class TrainSpec(Spec):
     """How models of a dataset are trained (paper, appendix A)."""
 
-    model: str = Field(description="timm name, with the tag of its weights where `init_weights` is not `random`")
+    model: _TimmName = Field(description="timm name, with the tag of its weights where `init_weights` is not `random`")
     model_options: dict[str, Any] = Field(description="keyword arguments of `timm.create_model`; {} for none")
     init_weights: str = Field(
         description="`random`, `timm` (the weights of the tag), or the path of a local safetensors file"
     )
-    input_px: int = Field(ge=8, description="side of the network's input, px")
+    input_px: int = Field(ge=8, le=4096, description="side of the network's input, px")
     mean: _Channel | tuple[_Channel, _Channel, _Channel] | None = Field(
         default=None,
         description="mean of channel values in [0, 1]: one number, or one for each channel; null or left out:"
@@ -209,6 +219,11 @@ class TrainSpec(Spec):
     def _agree(self) -> Self:
         if self.init_weights == "random" and (self.mean is None or self.std is None):
             raise ValueError("mean and std must be given where init_weights is random")
+        if self.init_weights not in ("random", "timm") and not self.init_weights.endswith(".safetensors"):
+            raise ValueError(
+                f"init_weights = {self.init_weights!r}, allowed: random, timm, or a file that ends in .safetensors. "
+                f"{NO_PICKLES}"
+            )
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}, allowed: <= epochs = {self.epochs}")
         return self

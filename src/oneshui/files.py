@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oneshui.errors import DataError
@@ -15,6 +16,8 @@ from oneshui.folders import own_folder
 
 #: the one entry in the metadata of our safetensors files
 HEADER_KEY = "oneshui"
+#: bytes of the longest header that the safetensors format allows
+_LONGEST_HEADER = 100_000_000
 
 
 @contextmanager
@@ -86,6 +89,54 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def require_regular(path: str | Path) -> int:
+    """Return the size of a file in bytes, before it is opened.
+
+    Raises:
+        OSError: it is not there, or is a folder, a device or a pipe: some of these never begin or never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return status.st_size
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    require_regular(path)
+    return Path(path).read_bytes()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value that JSON text from unknown hands describes.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or has a key twice.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands there twice")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+
+
+def lies_inside(path: str) -> bool:
+    """Tell whether a path that a file names stays below the folder that it is relative to, by its spelling."""
+    return bool(path) and not (
+        "\\" in path or "\0" in path or path[1:2] == ":" or path.startswith("/") or ".." in PurePosixPath(path).parts
+    )
+
+
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with open(path, "rb") as file:
@@ -117,8 +168,10 @@ def spec_hash(spec: Any) -> str:
 
 def stored_px_of(header: Mapping[str, Any]) -> list[int] | None:
     """Return height and width of a model's training images, by its header; an unlearned one remembers them."""
-    trained = header.get("spec", {}).get("dataset", {})
-    known: list[int] | None = header.get("stored_px") or trained.get("stored_px")
+    known: list[int] | None = header.get("stored_px")
+    trained = header.get("spec", {}).get("dataset")
+    if known is None and wrong_entry(trained, _ENTRIES) == "":
+        known = trained.get("stored_px")
     return known
 
 
@@ -135,20 +188,97 @@ def unreadable(path: str | Path, error: Exception) -> DataError:
 def read_header(path: str | Path) -> dict[str, Any]:
     """Return the JSON header of one of our safetensors files, without loading tensors (or torch).
 
+    The entries that ``_ENTRIES`` lists are of their types; whatever else stands there is as it was written.
+
     Raises:
         DataError: the file is missing, damaged, or was not written by oneshui.
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= size - 8:
-                raise ValueError("header length out of range")
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
+        metadata = _raw_header(path).get("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no mapping")
+        if HEADER_KEY not in metadata:
+            raise DataError(f"{path} has no header of ours: it was not written by oneshui. Name another file.")
+        if not isinstance(metadata[HEADER_KEY], str):
+            raise ValueError("its metadata are no text")
+        header = parse_json(metadata[HEADER_KEY])
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    if HEADER_KEY not in metadata:
-        raise DataError(f"{path} has no header of ours: it was not written by oneshui. Name another file.")
-    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
+    wrong = wrong_entry(header, _ENTRIES)
+    if wrong:
+        raise DataError(f"{path}: its header has {wrong}. It was not written by oneshui, or was changed. Name another.")
+    return dict(header)
+
+
+def _raw_header(path: Path) -> dict[str, Any]:
+    size = require_regular(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+            raise ValueError("header length out of range")
+        header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no mapping")
     return header
+
+
+# ---- what JSON from unknown hands may hold
+
+#: what a value is called -> whether it is one
+_ARE: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
+    "a whole number >= 0": lambda value: type(value) is int and value >= 0,
+    "a whole number >= 0 or null": lambda value: value is None or (type(value) is int and value >= 0),
+    "a number": lambda value: type(value) in (int, float),
+    "a mapping": lambda value: isinstance(value, dict),
+    "a mapping or null": lambda value: value is None or isinstance(value, dict),
+    "a list of different names": lambda value: (
+        isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+        and len(set(value)) == len(value)
+    ),
+    "two sizes in px, 1 to 65536, or null": lambda value: value is None or (
+        isinstance(value, list) and len(value) == 2 and all(type(each) is int and 1 <= each <= 65536 for each in value)
+    ),
+    "true, false or text": lambda value: isinstance(value, bool | str),
+    "classification or multilabel": lambda value: value in ("classification", "multilabel"),
+    "numbers by name": lambda value: (
+        isinstance(value, dict) and all(type(each) in (int, float, bool) for each in value.values())
+    ),
+}  # fmt: skip
+
+#: entries that headers of models and artefacts may have
+_ENTRIES = {
+    "artefact": "a mapping", "dataset": "text", "fingerprint": "text", "health": "numbers by name", "isolation": "text",
+    "method": "text", "model": "text", "model_spec": "a mapping", "n": "a whole number >= 0 or null", "origin": "text",
+    "peak_mb": "a number", "pictures": "text or null", "request": "text", "role": "text", "seconds": "a number",
+    "seed": "a whole number >= 0", "spec": "a mapping", "splits": "text or null", "state": "a mapping",
+    "stored_px": "two sizes in px, 1 to 65536, or null", "weights": "text or null",
+}  # fmt: skip
+
+
+#: entries of a task, as headers and tables describe it
+TASK = {"kind": "classification or multilabel", "classes": "a list of different names"}
+
+
+def wrong_entry(found: Any, entries: Mapping[str, str], needed: Collection[str] = ()) -> str:
+    """Return in words which entry of a mapping that was read is missing or of another type, or nothing.
+
+    Args:
+        found: what JSON text held.
+        entries: name -> what the value is, a key of ``_ARE``. Others may be there.
+        needed: those that must be there.
+    """
+    if not isinstance(found, dict):
+        return f"{_short(found)} in place of entries"
+    for name, what in entries.items():
+        if name in found and not _ARE[what](found[name]):
+            return f"{name} = {_short(found[name])}, allowed: {what}"
+    absent = [name for name in needed if name not in found]
+    return f"no {', '.join(absent)}" if absent else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,7 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,16 +11,25 @@ from unittest import mock
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from oneshui.checked import arguments
 from oneshui.config import Channels, TrainSpec, per_channel
 from oneshui.errors import CheckpointError, ConfigError, DataError
-from oneshui.files import sha256_file
+from oneshui.files import TASK, sha256_file, wrong_entry
 from oneshui.tasks import Task
-from oneshui.tensors import load_tensors, save_tensors
+from oneshui.tensors import load_tensors, misfit, not_finite, save_tensors, unlike
 from oneshui.weights import config_of, input_of_weights, read_weights
 
-#: arguments of ``timm.create_model`` that are no options of ours
-_GIVEN = {"num_classes", "in_chans", "img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+#: arguments of ``timm.create_model`` that are no options of ours: what data and configuration give, and what makes it
+#: open other files, some of them pickles
+_GIVEN = {
+    "num_classes", "in_chans", "img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "model_name",
+    "pretrained_strict", "pretrained_filter_fn", "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit",
+}  # fmt: skip
+#: numbers and tensors that a network may make beside those that its file of weights holds: buffers, initialisation
+_SPARE_NUMBERS, _SPARE_TENSORS = 2**26, 20_000
+_LARGEST_INPUT = 4096
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,9 @@ class ModelSpec:
         mean: subtracted from the values in [0, 1] of each channel; a number stands for all three.
         std: divisor after that, > 0.
         options: further keyword arguments of ``timm.create_model`` (e.g. ``patch_size``).
+
+    Raises:
+        ConfigError: a value is out of its range.
     """
 
     architecture: str
@@ -46,6 +58,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", per_channel(self.mean))
         object.__setattr__(self, "std", per_channel(self.std))
+        if not 1 <= self.input_px <= _LARGEST_INPUT:
+            raise ConfigError(f"input_px = {self.input_px}, allowed: 1 to {_LARGEST_INPUT}")
+        if not min(self.std) > 0:
+            raise ConfigError(f"std = {list(self.std)}, allowed: numbers > 0")
 
     @classmethod
     def of_training(cls, spec: TrainSpec, task: Task) -> "ModelSpec":
@@ -57,10 +73,29 @@ class ModelSpec:
         return cls(spec.model, task, spec.input_px, mean, std, spec.model_options)
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> "ModelSpec":
-        """Return the spec stored in a checkpoint's header."""
-        task = Task(raw["task"]["kind"], tuple(raw["task"]["classes"]))
-        return cls(**{**raw, "task": task})
+    def from_dict(cls, raw: Mapping[str, Any], where: str = "model_spec") -> "ModelSpec":
+        """Return the spec stored in a checkpoint's header.
+
+        Raises:
+            ConfigError: an entry is missing, unknown, of another type or out of its range.
+        """
+        rest = dict(raw)
+        task = rest.pop("task", None)
+        wrong = wrong_entry(task, TASK, TASK)
+        if wrong:
+            raise ConfigError(f"{where}: task has {wrong}")
+        return cls(task=Task(task["kind"], tuple(task["classes"])), **arguments(_Stored, rest, where))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a header holds of a ``ModelSpec`` beside the task."""
+
+    architecture: str
+    input_px: int
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
@@ -78,21 +113,29 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     """
     given = sorted(_GIVEN & spec.options.keys())
     if given:
-        raise ConfigError(f"model_options: leave out {', '.join(given)}, which data and configuration give")
+        raise ConfigError(
+            f"model_options: leave out {', '.join(given)}, which data and configuration give, or which would open "
+            "other files"
+        )
     name = (
         spec.architecture if weights is not None and config_of(spec.architecture) else spec.architecture.split(".")[0]
     )
     options: dict[str, Any] = {**spec.options, "num_classes": spec.task.n_outputs}
     if weights is not None:
+        tensors = read_weights(weights)
         # timm keeps a classifier whose size its configuration says to be the wanted one; none has -1
-        source = {"state_dict": read_weights(weights), "num_classes": -1, "custom_load": False}
+        source = {"state_dict": dict(tensors), "num_classes": -1, "custom_load": False}
         options |= {"pretrained": True, "pretrained_cfg_overlay": source}
     try:
+        if not timm.is_model(name):  # timm would take it for a repository on the hub, or for a folder
+            raise RuntimeError("it knows no network of that name")
         with _loads() as loads:
             model = _create(name, options, spec.input_px)
         # convolutions are a quarter faster in this layout, also on the CPU
         model = model.eval().to(memory_format=torch.channels_last)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # networks raise many types where options are not what they expect
         if not timm.is_model(name):
             similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
             fix = f"Names like it: {similar or 'none'}."
@@ -103,6 +146,7 @@ def build_model(spec: ModelSpec, *, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         model.pretrained_cfg = {**model.pretrained_cfg, "state_dict": None}  # type: ignore[dict-item,assignment]
         _check_loaded(model, loads[-1], weights, spec.architecture)
+        _check_kinds(model, tensors, weights)
     return model
 
 
@@ -133,6 +177,18 @@ def _check_loaded(model: nn.Module, report: Any, weights: Path, architecture: st
         if names:
             said = what.format(len(names), architecture)
             raise ConfigError(f"{weights} {said}, e.g. {min(names)}. Are they the weights of this model?")
+
+
+def _check_kinds(model: nn.Module, tensors: Mapping[str, Tensor], weights: Path) -> None:
+    """Refuse whole numbers where the network has fractions: torch would convert them without a word."""
+    for name, value in model.state_dict().items():
+        wrong = (
+            unlike(tensors[name], torch.empty_like(tensors[name], dtype=value.dtype, device="meta"))
+            if name in tensors
+            else ""
+        )
+        if wrong:
+            raise ConfigError(f"{weights}: {name!r} {wrong}. Are they the weights of this model?")
 
 
 def _create(name: str, options: dict[str, Any], input_px: int) -> nn.Module:
@@ -240,7 +296,7 @@ def watched(model: nn.Module, places: Iterable[tuple[str, bool]]) -> Iterator[li
 
 def has_finite_weights(model: nn.Module) -> bool:
     """Tell whether all parameters and buffers are finite."""
-    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    return not not_finite(model.state_dict())
 
 
 def save_model(path: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
@@ -270,10 +326,35 @@ def load_model(path: str | Path, device: torch.device) -> Checkpoint:
         raise CheckpointError(str(error)) from error
     if "model_spec" not in metadata:
         raise CheckpointError(f"{path} has no model_spec in its header: it is not a model. Name a model file.")
-    spec = ModelSpec.from_dict(metadata.pop("model_spec"))
-    model = build_model(spec)
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit {spec.architecture}: {error}") from error
+        spec = ModelSpec.from_dict(metadata.pop("model_spec"))
+        with _Bounded(tensors):
+            model = build_model(spec)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path}: its header describes no model that can be built: {error}. Name a model that the workflow made."
+        ) from error
+    wrong = misfit(tensors, model.state_dict())
+    if wrong:
+        raise CheckpointError(
+            f"the weights in {path} do not fit {spec.architecture}: {wrong}. Name a model that the workflow made."
+        )
+    model.load_state_dict(tensors)
     return Checkpoint(model.to(device).eval(), spec, metadata, sha256_file(path))
+
+
+class _Bounded(TorchDispatchMode):
+    """Refuses, within its block, to make many more numbers than a file of weights holds: its header may ask for any."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._numbers = 2 * sum(tensor.numel() for tensor in tensors.values()) + _SPARE_NUMBERS
+        self._tensors = 20 * len(tensors) + _SPARE_TENSORS
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "device" in (kwargs or {}) and not any(isinstance(arg, Tensor) for arg in args):  # it makes something new
+            self._numbers -= func(*args, **{**kwargs, "device": torch.device("meta")}).numel()
+            self._tensors -= 1
+            if self._numbers < 0 or self._tensors < 0:
+                raise ConfigError("the network that it describes is far larger than the weights in the file")
+        return func(*args, **(kwargs or {}))

@@ -6,6 +6,7 @@ epoch needs no generator state and ends, on the CPU, bit for bit where an uninte
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ from tqdm import tqdm
 
 from oneshui.config import TrainSpec
 from oneshui.errors import DataError
+from oneshui.files import wrong_entry
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
 from oneshui.resume import Resume, State, optimiser_state, restore_optimiser
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
 from oneshui.sets import ImageSet
-from oneshui.tensors import cut, upload
+from oneshui.tensors import cut, misfit, not_finite, upload
 from oneshui.utilisation import forward_flop, peak_of, training_rate
 
 #: images of one evaluation pass
@@ -166,10 +168,50 @@ class Trainer:
         if loaded is None:
             return None
         groups, note = loaded
+        groups = {"model": {}, "best": {}, "optimiser": {}, **groups}
+        parameters = dict(self.model.named_parameters())
+        wrong = _damage(groups, note, self.model.state_dict(), parameters, self.spec.epochs)
+        if wrong:
+            logger.warning("%s is damaged (%s); training starts from the beginning", self.resume.path, wrong)
+            return None
         self.model.load_state_dict(groups["model"])
-        restore_optimiser(self.model.named_parameters(), self.optimiser, groups.get("optimiser", {}))
+        restore_optimiser(self.model.named_parameters(), self.optimiser, groups["optimiser"])
         logger.info("resuming after epoch %d of %d", note["epoch"] - 1, self.spec.epochs)
         return _State(note["epoch"], note["history"], note["best_epoch"], groups["best"])
+
+
+#: what an optimiser keeps of a parameter: SGD, AdamW
+_KEPT = ("momentum_buffer", "exp_avg", "exp_avg_sq", "step")
+
+
+def _damage(
+    groups: Mapping[str, Mapping[str, Tensor]], note: Mapping[str, Any], state: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor], epochs: int,
+) -> str:  # fmt: skip
+    """Return in words why a sidecar cannot be the state of this training, or nothing."""
+    numbers = dict.fromkeys(("epoch", "best_epoch"), "a whole number >= 0")
+    history, entries = note.get("history"), dict.fromkeys(("train_loss", "val_loss", "val_measure"), "a number")
+    if wrong := wrong_entry(note, numbers, numbers):
+        return f"its state has {wrong}"
+    if (
+        not note["best_epoch"] < note["epoch"] <= epochs
+        or not isinstance(history, list)
+        or len(history) != note["epoch"]
+    ):
+        return "its epochs are not those of this training"
+    if any(wrong_entry(entry, entries, entries) for entry in history):
+        return "its history lacks numbers"
+    for group in ("model", "best"):
+        if wrong := misfit(groups[group], state):
+            return f"{group}: {wrong}"
+        if broken := not_finite(groups[group]):
+            return f"{group}: {broken[0]!r} is not finite"
+    for path, value in groups["optimiser"].items():
+        name, _, key = path.partition("/")
+        fits = name in parameters and key in _KEPT and value.is_floating_point()
+        if not fits or value.shape != (torch.Size([]) if key == "step" else parameters[name].shape):
+            return f"optimiser: {path!r} is of no parameter"
+    return "other tensors" if len(groups) > 3 else ""
 
 
 def _make_optimiser(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:

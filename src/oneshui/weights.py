@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import huggingface_hub
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from timm.models import PretrainedCfg
 from torch import Tensor
 
-from oneshui.config import Channels
+from oneshui.config import NO_PICKLES, Channels
 from oneshui.errors import CheckpointError, ConfigError
+from oneshui.tensors import not_finite, read_tensors
 
 #: name of a model's weights in its repository on the hub
 _HUB_FILE = "model.safetensors"
@@ -21,14 +20,22 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a local file of weights in timm's names; half precision becomes float32.
 
     Raises:
-        ConfigError: it is not a readable safetensors file; timm would read any other as a pickle.
+        ConfigError: it is not a readable safetensors file (timm would read any other as a pickle), or holds numbers
+            that are not finite.
     """
     try:
         if Path(path).suffix != ".safetensors":
             raise OSError("its name does not end in .safetensors")
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"the initial weights {path} are not a readable safetensors file ({error}).") from error
+        tensors = read_tensors(path, torch.device("cpu"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the initial weights {path} are not a readable safetensors file ({error}). {NO_PICKLES}"
+        ) from error
+    if broken := not_finite(tensors):
+        raise ConfigError(
+            f"the initial weights {path} have {len(broken)} tensors with numbers that are not finite, e.g. "
+            f"{broken[0]!r}. Get the file again."
+        )
     half = (torch.float16, torch.bfloat16)
     return {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in tensors.items()}
 

@@ -137,6 +137,22 @@ def test_names_that_yaml_takes_for_something_else_are_told_without_places_in_our
     assert "Traceback" not in said and 'File "' not in said
 
 
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("seeds: [7]", "the key 'seeds' stands there twice"),
+        ("x: !!python/tuple [1]", "the tag 'tag:yaml.org,2002:python/tuple' asks for an object"),
+    ],
+)
+def test_a_configuration_that_is_not_what_it_seems_is_refused(
+    snakemake: Run, tmp_path: Path, line: str, part: str
+) -> None:
+    path = write_config(tmp_path, toy_config())
+    path.write_text(f"{path.read_text()}{line}\n")
+    said = snakemake("--dry-run", "--configfile", str(path), fails=True).stdout
+    assert "ConfigError in config.yaml:" in said and part in said and "Traceback" not in said
+
+
 def test_faces_that_may_not_be_shown_are_refused_by_name(snakemake: Run, tmp_path: Path) -> None:
     config = toy_config()
     config["figures"]["faces"] = {

@@ -23,6 +23,7 @@ from oneshui.planning.networks import refuse_networks
 from oneshui.presence import SNAKEMAKE, hold, locked_message
 from oneshui.runs import Model, Run
 from oneshui.schemas import INDEX, read_meta, read_table
+from oneshui.yaml_files import read_yaml
 
 CONFIG_FILE = ", ".join(map(os.path.relpath, workflow.configfiles))
 # values that were typed, as they were typed
@@ -71,6 +72,8 @@ logger.addFilter(in_our_words)
 try:
     refuse_braces(str(workflow.basedir), "the folder of oneshui")
     refuse_unwritable(".")
+    for path in workflow.configfiles:
+        read_yaml(os.path.relpath(path), templates=True)
     check(config, CONFIG_FILE)
     refuse_networks(config, NETWORKS, ".snakemake/oneshui/networks", CONFIG_FILE)
 except ConfigError as error:
@@ -120,7 +123,7 @@ def faces_inputs(wildcards):
 def refuse_stale_index(wildcards):
     """Without raw data an existing index is used as it is; it must be the one that the configuration describes."""
     path = f"results/data/{wildcards.dataset}/index.parquet"
-    if os.path.exists(path) and read_meta(path)["spec"] != spec_hash(
+    if os.path.exists(path) and read_meta(path).get("spec") != spec_hash(
         runs.index_spec(wildcards)
     ):
         raise WorkflowError(
@@ -172,7 +175,7 @@ def counted_datasets(wildcards):
         path = f"results/data/{dataset}/index.parquet"
         if os.path.exists(path):
             index, meta = read_table(path, INDEX)
-            if meta["spec"] == spec_hash(index_options(entry)):
+            if meta.get("spec") == spec_hash(index_options(entry)):
                 counted[dataset] = (len(index), index["identity"].nunique())
     return counted
 
@@ -185,7 +188,7 @@ def training_spec(trained):
         run = Run(wildcards.dataset, wildcards.get("n"), int(wildcards.seed))
         path = run.weights(Model(trained.format(**wildcards)))
         if os.path.exists(path):
-            old = read_header(path)["spec"]
+            old = read_header(path).get("spec", {})
             changes = changed_keys(old, json.loads(json.dumps(spec)))
             if changes:
                 raise WorkflowError(

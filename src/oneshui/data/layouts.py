@@ -15,6 +15,7 @@ import pandas as pd
 from oneshui.data.names import People, normal_name, normal_names, stands_for_nothing
 from oneshui.data.text_tables import Table, read_csv, read_lines, read_parquet
 from oneshui.errors import ConfigError, DataError
+from oneshui.files import lies_inside
 
 Options = Mapping[str, Any]
 Label = int | tuple[int, ...]
@@ -149,7 +150,7 @@ def _check_path(path: str, source: str) -> str:
     """Return ``path`` in its plain form, so that one image has one spelling."""
     if not path:
         raise DataError(f"{source}: the image path is empty. Every row needs one: fill it in or drop the row.")
-    if "\\" in path or path[1:2] == ":" or path.startswith("/") or ".." in path.split("/"):
+    if not lies_inside(path):
         raise DataError(
             f"{source}: image path {path!r} must lie inside the raw folder: relative, with / between folders and "
             "without '..'. Correct the row."

@@ -13,7 +13,7 @@ from oneshui.data.pictures import SHOWN_OTHERWISE, Picture, quiet, read_picture
 from oneshui.data.probe import content_of
 from oneshui.data.store import append_note
 from oneshui.errors import DataError
-from oneshui.files import atomic_path, reserve
+from oneshui.files import atomic_path, read_regular, reserve
 
 
 def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -32,7 +32,7 @@ def decode(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
 def _read(path: Path) -> tuple[bytes, Picture]:
     """Return the bytes of a file and the picture in it; the message names the file."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         return data, read_picture(data)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error

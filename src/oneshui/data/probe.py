@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from oneshui.data.pictures import PLAIN, Kind, quiet, read_picture
 from oneshui.errors import ConfigError, DataError
+from oneshui.files import read_regular
 
 #: images per task of the thread pool: enough to hide its cost, few enough for a steady progress bar
 _CHUNK = 64
@@ -85,7 +86,7 @@ def _probe_frame(paths: Sequence[str], probes: list[_Probe]) -> pd.DataFrame:
 
 def _probe(path: Path) -> _Probe:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         picture = read_picture(data, draft_px=_DECODED_PX)
     except (FileNotFoundError, NotADirectoryError):
         return _Probe(0, 0, 0, "missing")

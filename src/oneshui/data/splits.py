@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from oneshui.config import SplitSpec
-from oneshui.errors import ConfigError
+from oneshui.errors import ConfigError, DataError
 from oneshui.seeds import stream
 
 ROLES = ("train", "val", "test")
@@ -103,6 +104,40 @@ def _draw_support(frame: pd.DataFrame, identities: list[int], *, dataset: str, s
     images = frame[frame["identity"].isin(identities)].groupby("identity")["image_id"]
     ids_of = {int(identity): ids.to_numpy() for identity, ids in images}  # type: ignore[arg-type]  # stubs: Hashable
     return {int(stream("support", dataset, seed, identity).choice(ids)) for identity, ids in ids_of.items()}
+
+
+def check_splits(splits: pd.DataFrame, index: pd.DataFrame, where: str | Path, index_where: str | Path) -> None:
+    """Refuse an index whose rows are not those of packed images, and splits of another one or of people in two roles.
+
+    Args:
+        splits: columns image_id, identity and role.
+        index: columns image_id and identity.
+        where: the file of the splits, for the message.
+        index_where: the file of the index.
+
+    Raises:
+        DataError: it names the first image or person.
+    """
+    if not np.array_equal(index["image_id"].to_numpy(), np.arange(len(index))):
+        raise DataError(
+            f"{index_where}: image_id is not 0, 1, 2 ... in the order of the rows. Delete it to make it again."
+        )
+    ids, people = splits["image_id"].to_numpy(), splits["identity"].to_numpy()
+    unknown = ids[ids >= len(index)]
+    if len(unknown):
+        raise DataError(
+            f"{where}: image_id {unknown[0]} is not in {index_where}, which lists {len(index)} images. Delete it to "
+            "split again."
+        )
+    other = ids[index["identity"].to_numpy()[ids] != people]
+    if len(other):
+        raise DataError(
+            f"{where}: image_id {other[0]} is of another person in {index_where}. Delete it to split again."
+        )
+    roles = splits[["identity", "role"]].drop_duplicates()["identity"]
+    if roles.duplicated().any():
+        person = roles[roles.duplicated()].iloc[0]
+        raise DataError(f"{where}: identity {person} is in two of {', '.join(ROLES)}. Delete it to split again.")
 
 
 def content_id(index: pd.DataFrame, frame: pd.DataFrame, classes: Sequence[str]) -> str:

@@ -9,10 +9,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from oneshui.errors import DataError
+from oneshui.files import parse_json, require_regular, wrong_entry
 
 _MARK = b"oneshui store"
 _LENGTH = 8  # bytes of the number in front of the mark
+_LONGEST = 4096  # bytes of a note
+_ENTRIES = {"pictures": "text or null", "turned_or_transparent": "a whole number >= 0"}
+
+
+def open_store(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the packed images in ``path``, (N, 3, H, W), mapped to memory; writing to them leaves the file alone.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        require_regular(path)
+        # unlike np.load this reads no other kind of file; numpy compares the shape with the size of the file
+        array = np.lib.format.open_memmap(path, mode="c")
+    except Exception as error:  # numpy's parser of headers raises many types on damaged files
+        raise _unreadable(path, error) from error
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != 3 or not array.flags.c_contiguous:
+        order = "" if array.flags.c_contiguous else " in Fortran order"
+        raise DataError(
+            f"{path} holds {array.dtype} {array.shape}{order}, expected uint8 (N, 3, H, W). Delete it to pack again."
+        )
+    return array
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable image store ({error!s:.200}). Delete it to pack the images again.")
 
 
 def append_note(path: Path, note: Mapping[str, Any]) -> None:
@@ -30,6 +60,7 @@ def read_note(path: Path) -> dict[str, Any]:
     """
     tail = _LENGTH + len(_MARK)
     try:
+        require_regular(path)
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - tail))
@@ -37,15 +68,16 @@ def read_note(path: Path) -> dict[str, Any]:
             if not end.endswith(_MARK):
                 return {}
             length = int.from_bytes(end[:_LENGTH], "little")
-            if length > size - tail:
-                raise ValueError("its length is wrong")
+            if length > min(size - tail, _LONGEST):
+                raise ValueError("the length of its note is wrong")
             file.seek(size - tail - length)
-            note = json.loads(file.read(length))
+            note = parse_json(file.read(length))
+        wrong = wrong_entry(note, _ENTRIES)
+        if wrong:
+            raise ValueError(f"its note has {wrong}")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable image store ({error}). Delete it to pack the images again.") from (
-            error
-        )
-    return dict(note) if isinstance(note, dict) else {}
+        raise _unreadable(path, error) from error
+    return dict(note)
 
 
 def naming(pictures: str | None) -> dict[str, str]:

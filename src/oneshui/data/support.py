@@ -1,7 +1,6 @@
 """Reading a request: photos become a model's input. Of the data, this is all that unlearning may open."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +30,6 @@ def read_request(
             model's.
     """
     frame, meta = read_table(path, REQUEST)
-    if "task" not in meta or "classes" not in meta:
-        raise DataError(f"{path} does not say what its labels mean. Export the request from the model's own dataset.")
     asked = Task.from_meta(meta)
     if asked != task:
         raise DataError(
@@ -41,39 +38,24 @@ def read_request(
         )
     if frame.empty:
         raise DataError(f"{path} holds no photo: there is nobody to forget. Export a request with n >= 1.")
-    for row, label in enumerate(frame["label"]):
-        _check_label(label, task, path, row)
-    photos = [_decode(data, path, row).to(device) for row, data in enumerate(frame["image"])]
-    for row, photo in enumerate(photos):
-        if stored_px is not None and list(photo.shape[1:]) != list(stored_px):
-            raise DataError(
-                f"{path}, row {row}: the photo has {photo.shape[1]} x {photo.shape[2]} px (height x width), the model "
-                f"was trained on images of {stored_px[0]} x {stored_px[1]} px. Export the request from the model's own "
-                "dataset, or resize the photo."
-            )
-    images = torch.cat([input_spec.prepare(photo[None]) for photo in photos])
+    images = torch.cat([
+        input_spec.prepare(_photo(data, f"{path}, row {row}", stored_px).to(device)[None])
+        for row, data in enumerate(frame["image"])
+    ])  # fmt: skip
     labels = task.label_tensor(np.array(frame["label"].to_list())).to(device)
     return Support(images, labels, torch.from_numpy(frame["identity"].to_numpy(dtype="int64")), task)
 
 
-def _check_label(label: Any, task: Task, path: str | Path, row: int) -> None:
-    """Refuse what would be another class, or none, to the model."""
-    if task.kind == "classification":
-        good, allowed = np.ndim(label) == 0 and 0 <= label < task.n_outputs, f"0 to {task.n_outputs - 1}"
-    else:
-        good = np.shape(label) == (task.n_outputs,) and bool(np.isin(label, (0, 1)).all())
-        allowed = f"{task.n_outputs} times 0 or 1"
-    if not good:
-        told = np.asarray(label).tolist()
-        raise DataError(f"{path}, row {row}: the label is {told}, allowed: {allowed}. Export the request again.")
-
-
-def _decode(data: bytes, path: str | Path, row: int) -> torch.Tensor:
+def _photo(data: bytes, where: str, stored_px: list[int] | None) -> torch.Tensor:
     try:
         with quiet():
-            array = np.array(read_picture(data).image)
+            photo = torch.from_numpy(np.array(read_picture(data).image)).permute(2, 0, 1)
     except DataError as error:
+        raise DataError(f"{where}: the photo cannot be decoded ({error}). Export the request again.") from error
+    if stored_px is not None and list(photo.shape[1:]) != list(stored_px):
         raise DataError(
-            f"{path}, row {row}: the photo cannot be decoded ({error}). Export the request again."
-        ) from error
-    return torch.from_numpy(array).permute(2, 0, 1)
+            f"{where}: the photo has {photo.shape[1]} x {photo.shape[2]} px (height x width), the model was trained on "
+            f"images of {stored_px[0]} x {stored_px[1]} px. Export the request from the model's own dataset, or resize "
+            "the photo."
+        )
+    return photo

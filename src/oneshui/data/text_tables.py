@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from oneshui.data.names import normal_name
 from oneshui.errors import DataError
+from oneshui.files import read_regular
+from oneshui.schemas import PARQUET_ERRORS, open_parquet
 
 #: byte order marks, the longer ones first: that of UTF-32 starts like that of UTF-16
 _MARKS = (
@@ -26,6 +27,9 @@ _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
 #: whole numbers up to here have a floating point number of their own, by its bytes
 _EXACT = {2: 2**11, 4: 2**24, 8: 2**53}
 
+#: bytes of the longest value: what the csv module takes, too
+_LONGEST = 2**17
+
 
 def read_text(path: Path) -> str:
     """Return the text of a file with "\\n" at the ends of lines.
@@ -34,7 +38,7 @@ def read_text(path: Path) -> str:
         DataError: the file cannot be read, or is no text.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
@@ -143,8 +147,9 @@ def read_parquet(folder: Path, name: str) -> Table:
         DataError: it cannot be read, or a column is neither text nor numbers.
     """
     try:
-        table = pq.read_table(folder / name)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        table = open_parquet(folder / name).read()
+        table.validate(full=True)
+    except PARQUET_ERRORS as error:
         raise DataError(f"{name} is not a readable parquet file ({error}). Write it again.") from error
     header = _header(name, table.column_names)
     columns: list[list[str]] = []
@@ -157,7 +162,10 @@ def read_parquet(folder: Path, name: str) -> Table:
             if largest >= _EXACT[field.type.bit_width // 8]:
                 rounded.add(column)
         try:
-            columns.append([(value or "").strip() for value in values.cast(pa.string()).to_pylist()])
+            text = values.cast(pa.string())
+            if (pc.max(pc.binary_length(text)).as_py() or 0) > _LONGEST:
+                raise DataError(f"{name}: column {field.name:.60} has text of more than {_LONGEST} bytes. Shorten it.")
+            columns.append([(value or "").strip() for value in text.to_pylist()])
         except (ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{name}: column {field.name} of type {field.type} is neither text nor numbers. Drop or convert it."

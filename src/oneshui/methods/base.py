@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from oneshui.diagnostics import has_diverged, is_saturated
 from oneshui.errors import ArtefactError, DataError
+from oneshui.files import wrong_entry
 from oneshui.log import logger
 from oneshui.models import has_finite_weights
 from oneshui.resume import Resume
 from oneshui.sets import ImageSet, Support
-from oneshui.tensors import load_tensors, save_tensors
+from oneshui.tensors import load_tensors, not_finite, save_tensors, unlike
 
 T = TypeVar("T")
 
@@ -41,22 +42,41 @@ class Artefact:
         """Return the artefact at ``path`` and its header.
 
         Raises:
-            ArtefactError: the file is missing or damaged.
+            ArtefactError: the file is missing or damaged, or holds numbers that are not finite without saying that its
+                training diverged.
         """
         try:
             tensors, header = load_tensors(path, device)
         except DataError as error:
             raise ArtefactError(f"{error} That is: run precompute_artefact again.") from error
-        return cls(tensors, header.pop("artefact", {})), header
+        kept = header.pop("artefact", {})
+        wrong = wrong_entry(kept, {"health": "numbers by name"})
+        if wrong:
+            raise ArtefactError(f"{path}: its header has {wrong}. Run precompute_artefact again.")
+        broken = not_finite(tensors)
+        if broken and not kept.get("health", {}).get("blown_up"):
+            raise ArtefactError(
+                f"{path} has {len(broken)} tensors with numbers that are not finite, e.g. {broken[0]!r}. Run "
+                "precompute_artefact again."
+            )
+        return cls(tensors, kept), header
 
-    def need(self, name: str) -> Tensor:
+    def need(self, name: str, like: Tensor | None = None) -> Tensor:
         """Return the tensor ``name``.
 
+        Args:
+            name: of the tensor.
+            like: a tensor of the shape and kind that it must have; None: any does.
+
         Raises:
-            ArtefactError: it is not there.
+            ArtefactError: it is not there, or has another shape or kind.
         """
         if name not in self.tensors:
-            raise ArtefactError(f"the artefact has no {name!r}, only: {', '.join(self.tensors)}. Precompute it again.")
+            named = ", ".join(list(self.tensors)[:5]) or "nothing"
+            raise ArtefactError(f"the artefact has no {name!r}, only: {named} ... Precompute it again.")
+        wrong = "" if like is None else unlike(self.tensors[name], like)
+        if wrong:
+            raise ArtefactError(f"the artefact does not fit the model: {name!r} {wrong}. Precompute it again.")
         return self.tensors[name]
 
 

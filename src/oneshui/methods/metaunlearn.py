@@ -13,6 +13,7 @@ with the request.
 import copy
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from oneshui.schedule import cosine
 from oneshui.seeds import seed_of, stream
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
-from oneshui.tensors import upload
+from oneshui.tensors import misfit, upload
 
 
 @dataclass
@@ -261,8 +262,10 @@ class MetaUnlearn(params.MetaUnlearn):
         """Return the model after one step on h_phi. Cost: one forward and backward pass over S."""
         if artefact is None:
             raise ArtefactError("metaunlearn needs its artefact, the trained meta-loss. Precompute it.")
-        meta_loss, rows = self._restore(artefact, support)
         backbone = Backbone(model)
+        with torch.no_grad():
+            n_features = int(backbone(backbone.theta, support.images[:1])[0].shape[1])
+        meta_loss, rows = self._restore(artefact, support, n_features)
         batch = SupportBatch(support.images, support.task.target_vectors(support.labels), rows)
         step = self.inner_step(backbone, meta_loss, batch)
         result = copy.deepcopy(model)
@@ -285,20 +288,33 @@ class MetaUnlearn(params.MetaUnlearn):
             )  # fmt: skip
         return Unlearned(result, found)
 
-    def _restore(self, artefact: Artefact, support: Support) -> tuple[MetaLoss, Tensor]:
+    def _restore(self, artefact: Artefact, support: Support, n_features: int) -> tuple[MetaLoss, Tensor]:
         """Return h_phi in evaluation mode and the identity rows of the request (-1 where unknown)."""
         identities = artefact.need("identities").cpu()
-        meta_loss = MetaLoss(
-            n_outputs=support.task.n_outputs, n_features=int(artefact.metadata["n_features"]),
-            n_identities=len(identities), inputs=self.inputs, hidden=self.hidden, dropout=self.dropout,
-        )  # fmt: skip
-        state = {name.removeprefix("phi."): t for name, t in artefact.tensors.items() if name.startswith("phi.")}
-        try:
-            meta_loss.load_state_dict(state)
-        except RuntimeError as error:
+        if (
+            identities.dtype != torch.int64
+            or identities.ndim != 1
+            or not len(identities)
+            or (identities.diff() <= 0).any()
+        ):
+            raise ArtefactError("the artefact's 'identities' are no ascending whole numbers. Precompute it again.")
+        if artefact.metadata.get("n_features") != n_features:
             raise ArtefactError(
-                f"the stored meta-loss does not fit these hyper-parameters or classes: {error}"
-            ) from error
+                f"the artefact was made for {artefact.metadata.get('n_features')!r:.40} features, the model has "
+                f"{n_features}. Precompute it again."
+            )
+        sizes = {"n_outputs": support.task.n_outputs, "n_features": n_features, "n_identities": len(identities)}
+        make = partial(MetaLoss, **sizes, inputs=self.inputs, hidden=self.hidden, dropout=self.dropout)
+        with torch.device("meta"):  # takes no memory before the sizes are known to be those of the tensors
+            wanted = make().state_dict()
+        state = {name.removeprefix("phi."): t for name, t in artefact.tensors.items() if name.startswith("phi.")}
+        wrong = misfit(state, wanted)
+        if wrong:
+            raise ArtefactError(
+                f"the stored meta-loss does not fit these hyper-parameters or classes: {wrong}. Precompute it again."
+            )
+        meta_loss = make()
+        meta_loss.load_state_dict(state)
         place = torch.searchsorted(identities, support.identities).clamp(max=len(identities) - 1)
         rows = torch.where(identities[place] == support.identities, place, -1)
         device = support.images.device

@@ -64,7 +64,7 @@ class PGU(params.PGU):
         if artefact is None:
             raise ArtefactError("pgu needs its artefact, the Gram matrices of the training data. Precompute it.")
         on_support = input_grams(model, iter(support.images.split(self.micro_batch)))
-        projections = {name: self.projection(artefact.need(name), gram) for name, gram in on_support.items()}
+        projections = {name: self.projection(artefact.need(name, gram), gram) for name, gram in on_support.items()}
         result = self.descend(model, support, projections)
         kept = sum(float(p.diagonal(dim1=-2, dim2=-1).sum()) for p in projections.values())
         size = sum(p.shape[0] * p.shape[1] for p in projections.values())

@@ -51,7 +51,7 @@ class SSD(params.SSD):
         damped = 0
         with torch.no_grad():
             for name, parameter in result.named_parameters():
-                on_train, here = artefact.need(name), on_support[name] / n
+                on_train, here = artefact.need(name, parameter), on_support[name] / n
                 chosen = here > self.selection * on_train
                 factor = (self.dampening * on_train / here).clamp(max=1)
                 parameter.mul_(torch.where(chosen, factor, torch.ones_like(factor)))

@@ -193,7 +193,7 @@ def _read_losses(path: Path, attack: AttackSpec) -> _Losses:
     views = {}
     for view in sorted(pc.unique(table.column("view")).to_pylist()):
         part = table.filter(pc.equal(table.column("view"), view))
-        ids = ids_of(part, f"{path}, view {view}")
+        ids = ids_of(part)
         order = np.argsort(ids)
         views[int(view)] = (ids[order], part.column("loss").to_numpy().astype(np.float64)[order])
     wanted = list(range(attack.views + 1))

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oneshui.data.check import dataset_report, missing_report
 from oneshui.data.layouts import annotation_files, read_annotations
 from oneshui.data.probe import probe_images
 from oneshui.files import write_text
 from oneshui.log import logger
+from oneshui.yaml_files import read_yaml
 
 
 def check_dataset(
@@ -36,7 +35,7 @@ def check_dataset(
         ConfigError: a value of ``spec`` or a published value is unknown or impossible.
         DataError: a row of an annotation file is malformed.
     """
-    known = yaml.safe_load(published_path.read_text(encoding="utf-8")).get(layout, {})
+    known = read_yaml(published_path).get(layout, {})
     needed = annotation_files(spec["layout"], "", spec["options"])
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:

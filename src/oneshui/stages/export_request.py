@@ -1,11 +1,12 @@
 """The photos of the people who ask."""
 
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from oneshui.data.request import build_request, build_wrong_photos
-from oneshui.data.store import check_store, naming
+from oneshui.data.splits import check_splits
+from oneshui.data.store import check_store, naming, open_store
+from oneshui.errors import DataError
 from oneshui.runs import DataFiles, Run
 from oneshui.schemas import INDEX, REQUEST, SPLITS, read_table, write_table
 
@@ -27,11 +28,17 @@ def export_request(data: DataFiles, output_path: Path, *, run: Run, wrong_photos
     index, meta = read_table(data.index, INDEX)
     check_store(data.images, data.index, meta)
     frame, split_meta = read_table(data.splits, SPLITS)
-    pixels = np.load(data.images, mmap_mode="r", allow_pickle=False)
+    check_splits(frame, index, data.splits, data.index)
+    pixels = open_store(data.images)
+    if len(pixels) != len(index):
+        raise DataError(
+            f"{data.images} holds {len(pixels)} images, {data.index} lists {len(index)}: they are of different runs. "
+            "Delete the image store to pack it again."
+        )
     if wrong_photos:
         request = build_wrong_photos(index, frame, pixels, run.n, dataset=run.dataset, seed=run.seed)
     else:
         request = build_request(index, frame, pixels, run.n)
-    kept = {key: meta[key] for key in ("task", "classes", "dataset")}
-    kept |= {"n": run.n, "seed": run.seed, "splits": split_meta["content"], "wrong_photos": wrong_photos}
+    kept: dict[str, Any] = {key: meta[key] for key in ("task", "classes", "dataset") if key in meta}
+    kept |= {"n": run.n, "seed": run.seed, "splits": split_meta.get("content"), "wrong_photos": wrong_photos}
     write_table(output_path, request, REQUEST, kept | naming(split_meta.get("pictures")))

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from oneshui.config import method_spec, training_data_paths
+from oneshui.checked import read
+from oneshui.config import Method, method_spec, training_data_paths
 from oneshui.data.pack import decode
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import read_header, stored_px_of
+from oneshui.files import TASK, read_header, stored_px_of, wrong_entry
 from oneshui.folders import own_folder
 from oneshui.leases import lease_gpu
 from oneshui.methods import needs_of
@@ -54,9 +55,11 @@ def forget(
     _check_method(config, method, artefact_path)
     header = read_header(model_path)
     stored_px = stored_px_of(header)
-    if "model_spec" not in header or stored_px is None:
+    if stored_px is None or not {"model_spec", "dataset", "seed"} <= header.keys():
         raise DataError(f"{model_path} is not a model that the workflow made. Name a file under results/models.")
-    dataset, task = str(header["dataset"]), header["model_spec"]["task"]
+    dataset, task = header["dataset"], header["model_spec"].get("task")
+    if wrong := wrong_entry(task, TASK, TASK):
+        raise DataError(f"{model_path}: the task in its header has {wrong}. Name a file under results/models.")
     if dataset not in config.get("datasets", {}):
         raise ConfigError(
             f"the configuration does not know the model's dataset {dataset!r}; was the model made with it?"
@@ -95,7 +98,13 @@ def _check_method(config: Mapping[str, Any], method: str, artefact_path: Path | 
     if not isinstance(methods, Mapping) or not isinstance(config.get("datasets"), Mapping) or "data_root" not in config:
         raise ConfigError("the configuration lacks methods, datasets or data_root. Name the one that made the model.")
     if not isinstance(methods.get(method), Mapping):
-        raise ConfigError(f"method {method!r} is not in the config; it has: {', '.join(methods)}")
+        raise ConfigError(f"method {method!r} is not in the config; it has: {', '.join(map(str, methods))}")
+    read(Method, methods[method], f"methods/{method}")
+    for name, entry in config["datasets"].items():
+        if not isinstance(entry, Mapping) or not ("synthetic" in entry or isinstance(entry.get("folder"), str)):
+            raise ConfigError(f"datasets/{name} lacks folder or synthetic. Name the configuration that made the model.")
+    if type(config.get("jobs_per_gpu", 1)) is not int:
+        raise ConfigError(f"jobs_per_gpu = {config['jobs_per_gpu']!r}, allowed: a whole number")
     needs = needs_of(methods[method])
     if needs == "data":
         raise ConfigError(

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from oneshui.data.images import open_pixels
+from oneshui.data.splits import check_splits
 from oneshui.data.store import check_store, naming
 from oneshui.errors import CheckpointError, DataError
 from oneshui.log import logger
@@ -77,6 +78,9 @@ def open_run(data: DataFiles, input_spec: InputSpec, device: torch.device) -> Ru
         torch.from_numpy(index["identity"].to_numpy(dtype="int64")), input_spec, task, device,
     )  # fmt: skip
     splits, meta = read_table(data.splits, SPLITS)
+    check_splits(splits, index, data.splits, data.index)
+    if "content" not in meta:
+        raise DataError(f"{data.splits}: its metadata have no content, which names it. Delete it to split again.")
     if meta.get("pictures") != pictures:
         raise DataError(
             f"{data.splits} was made from other pictures than {data.index} lists (one of them was made again, or moved "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from oneshui.data.store import open_store
 from oneshui.report.figures.hardest import hardest
 from oneshui.report.figures.save import save_figure
 from oneshui.report.identities import hardest_identities, identity_points
@@ -41,7 +42,7 @@ def make_faces_figure(
     points = identity_points(read_table(path, IDENTITIES) for path in identity_paths)
     chosen = hardest_identities(points, str(block["dataset"]), int(block["n"]))
     splits = {int(meta["seed"]): frame for frame, meta in (read_table(path, SPLITS) for path in splits_paths)}
-    pixels = np.load(images_path, mmap_mode="r", allow_pickle=False)
+    pixels = open_store(Path(images_path))
     shown = []
     for seed, identity in zip(chosen["seed"], chosen["identity"], strict=True):
         own = splits[seed][splits[seed]["identity"] == identity].sort_values("image_id")

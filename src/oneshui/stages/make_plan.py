@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oneshui.files import write_text
 from oneshui.planning.plan import plan, to_text
 from oneshui.planning.rates import read_rates
 from oneshui.planning.sizes import Size, size_of
+from oneshui.yaml_files import read_yaml
 
 
 def make_plan(
@@ -35,7 +34,7 @@ def make_plan(
         ConfigError: nobody has counted a dataset, or no machine has all rates that are needed.
         DataError: the rates cannot be read.
     """
-    published = yaml.safe_load(Path(published_path).read_text())
+    published = read_yaml(published_path)
     datasets = {block["dataset"] for table in config["tables"].values() for block in table["blocks"]}
     counts = {
         name: Size(*counted[name]) if name in counted else size_of(name, config["datasets"][name], published)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oneshui.errors import DataError
-from oneshui.metrics.measure import MEASURES
 from oneshui.schemas import FEATURES, INDEX, SCORES, read_arrow
 
 
@@ -29,14 +28,9 @@ class ImageRows:
         return {name: column[rows] for name, column in self.values.items()}
 
 
-def ids_of(table: pa.Table, path: str | Path) -> npt.NDArray[np.int64]:
-    """Return the column ``image_id``; an image that has several rows is a DataError."""
+def ids_of(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the column ``image_id``."""
     ids: npt.NDArray[np.int64] = table.column("image_id").to_numpy().astype(np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) < len(ids):
-        raise DataError(
-            f"{path}: some images have several rows ({first_ids(values[counts > 1])}). Delete it to make it again."
-        )
     return ids
 
 
@@ -46,7 +40,7 @@ def matrix_of(lists: Any, ids: npt.NDArray[np.int64], width: int, path: str | Pa
     wrong = ids[lengths != width]
     if len(wrong):
         raise DataError(
-            f"{path}: {len(wrong)} images have a number of logits or labels other than the {width} classes "
+            f"{path}: {len(wrong)} images have a number of logits other than the {width} classes "
             f"({first_ids(wrong)}). Was it made for another dataset? Delete it to make it again."
         )
     flat: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
@@ -79,25 +73,18 @@ def first_ids(ids: npt.NDArray[np.int64]) -> str:
 def read_labels(path: str | Path) -> tuple[ImageRows, str, int]:
     """Return the labels of all images, the task and the number of model outputs."""
     table, meta = read_arrow(path, INDEX, columns=["image_id", "label"])
-    task, classes = meta.get("task"), meta.get("classes")
-    if task not in MEASURES or not classes:
-        raise DataError(
-            f"{path}: its metadata have task {task!r} and classes {classes!r}, needed: task of "
-            f"{', '.join(MEASURES)} and a list of class names. Delete it to make it again."
-        )
-    ids = ids_of(table, path)
+    task, classes = str(meta["task"]), len(meta["classes"])
+    ids = ids_of(table)
     label = table.column("label").combine_chunks()
-    columns = (
-        label.to_numpy(zero_copy_only=False) if task == "classification" else matrix_of(label, ids, len(classes), path)
-    )
-    return sorted_rows(path, ids, {"label": columns}), str(task), len(classes)
+    columns = label.to_numpy(zero_copy_only=False) if task == "classification" else matrix_of(label, ids, classes, path)
+    return sorted_rows(path, ids, {"label": columns}), task, classes
 
 
 def check_split(
     path: str | Path, model: Mapping[str, Any], splits_path: str | Path, split_meta: Mapping[str, Any]
 ) -> None:
     """Refuse a file about a model (its metadata in ``model``) that was trained on other splits or other pictures."""
-    if model.get("splits") != split_meta.get("content"):
+    if "content" not in split_meta or model.get("splits") != split_meta["content"]:
         raise DataError(
             f"{path}: its model was trained on another split than {splits_path} holds (data, labels or split "
             "options have changed). Move the model away to train it again, or restore the old data."
@@ -114,7 +101,7 @@ def read_scores(path: str | Path, classes: int) -> tuple[ImageRows, dict[str, An
     """Return losses and logits of view 0, and what the file says about its model."""
     table, meta = read_arrow(path, SCORES, columns=["image_id", "view", "loss", "logits"])
     table = table.filter(pc.equal(table.column("view"), 0))
-    ids = ids_of(table, path)
+    ids = ids_of(table)
     loss = table.column("loss").to_numpy().astype(np.float64)
     logits = matrix_of(table.column("logits").combine_chunks(), ids, classes, path)
     return sorted_rows(path, ids, {"loss": loss, "logits": logits}), dict(meta.get("model") or {})
@@ -123,7 +110,7 @@ def read_scores(path: str | Path, classes: int) -> tuple[ImageRows, dict[str, An
 def read_features(path: str | Path) -> tuple[ImageRows, dict[str, Any]]:
     """Return the features of a model, ``(images, D)`` float16, and what the file says about the model."""
     table, meta = read_arrow(path, FEATURES)
-    ids = ids_of(table, path)
+    ids = ids_of(table)
     lists = table.column("features").combine_chunks()
     features = matrix_of(lists, ids, len(lists[0]) if len(lists) else 0, path)
     return sorted_rows(path, ids, {"features": features}), dict(meta.get("model") or {})

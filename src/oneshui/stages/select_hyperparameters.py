@@ -7,6 +7,7 @@ import pandas as pd
 
 from oneshui.files import write_text
 from oneshui.log import logger
+from oneshui.report.tables import read_csv
 
 _RESULTS = ["seed", "request", "score", "retain", "forget", "val"]
 
@@ -21,7 +22,7 @@ def select_hyperparameters(trials_paths: Sequence[Path], output_path: Path) -> N
         output_path: CSV with one row per combination: parameters, mean and std of the score, number of requests,
             means of retain, forget and val.
     """
-    trials = pd.concat([pd.read_csv(path) for path in trials_paths])
+    trials = pd.concat([read_csv(path) for path in trials_paths])
     params = [column for column in trials.columns if column not in _RESULTS]
     grouped = trials.groupby(params, dropna=False)
     ranking = grouped[["score", "retain", "forget", "val"]].mean()

@@ -213,11 +213,11 @@ def test_a_forget_identity_needs_one_photo_and_an_image(run: Run) -> None:
             run.measure()
 
 
-def test_labels_that_do_not_fit_name_file_and_identity(run: Run) -> None:
+def test_labels_that_do_not_fit_name_file_and_row(run: Run) -> None:
     labels = run.labels.copy()
     labels[12] = 3
     run.write_index(labels)
-    with pytest.raises(DataError, match=r"target.parquet, identity 2: accuracy: labels reach from \d to 3"):
+    with pytest.raises(DataError, match=r"index.parquet, row \d+: the label is 3, allowed: 0 to 2"):
         run.measure()
 
 

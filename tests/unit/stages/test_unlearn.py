@@ -284,7 +284,7 @@ def test_a_label_that_the_model_does_not_have_is_an_error(tmp_path: Path, kind: 
 def test_a_request_that_does_not_name_its_classes_is_an_error(run: Run) -> None:
     frame, meta = read_table(run.request, REQUEST)
     write_table(run.request, frame, REQUEST, {"task": meta["task"]})
-    with pytest.raises(DataError, match="does not say what its labels mean"):
+    with pytest.raises(DataError, match="the metadata of a request table need classes, but have task"):
         run.unlearn(JIT_SPEC, artefact=False)
 
 
