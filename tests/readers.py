@@ -26,6 +26,7 @@ from oneshui.methods import make_method
 from oneshui.methods.base import Artefact
 from oneshui.models import ModelSpec, build_model, load_model, save_model
 from oneshui.planning.checks import check
+from oneshui.resume import Resume
 from oneshui.schemas import (
     ATTACK,
     FEATURES,
@@ -224,9 +225,8 @@ def trainer(sidecar: Path) -> Trainer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = build_model(SPEC)
-    return Trainer(
-        made, TrainSpec.from_dict(TRAINING), images, images, stream=("toy",), sidecar=sidecar, fingerprint="f"
-    )
+    resume = Resume(sidecar, "f", CPU)
+    return Trainer(made, TrainSpec.from_dict(TRAINING), images, images, stream=("toy",), resume=resume)
 
 
 def sidecar() -> bytes:

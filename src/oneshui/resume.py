@@ -68,7 +68,8 @@ class Resume:
         for name, tensor in tensors.items():
             group, _, key = name.partition("/")
             groups.setdefault(group, {})[key] = tensor
-        return groups, header["state"]
+        state = header.get("state")
+        return groups, state if isinstance(state, dict) else {}
 
     def save(self, state: Callable[[], State]) -> None:
         """Save what ``state`` returns, unless that would take more than a small share of the time since the last one.

@@ -172,7 +172,7 @@ class Trainer:
         parameters = dict(self.model.named_parameters())
         wrong = _damage(groups, note, self.model.state_dict(), parameters, self.spec.epochs)
         if wrong:
-            logger.warning("%s is damaged (%s); training starts from the beginning", self.resume.path, wrong)
+            logger.warning("%s is damaged (%s); starting from the beginning", self.resume.path, wrong)
             return None
         self.model.load_state_dict(groups["model"])
         restore_optimiser(self.model.named_parameters(), self.optimiser, groups["optimiser"])

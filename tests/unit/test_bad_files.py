@@ -523,7 +523,7 @@ def test_a_bad_resume_state_is_left_alone(
     path.write_bytes(change(reader.whole()))
     assert reader.read(path) is None
     (said,) = caplog.messages
-    assert part in said and said.endswith("training starts from the beginning")
+    assert part in said and said.endswith("starting from the beginning")
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -36,7 +36,7 @@ def test_hyper_parameters_are_checked_for_every_dataset_and_size() -> None:
     check_methods(config)
     pgu["kind"] = "pug"
     with pytest.raises(
-        ConfigError, match=r"methods/pgu/kind = 'pug', allowed: .*bad_teacher, jit, .*or your own module:Cl"
+        ConfigError, match=r"methods/pgu/kind = 'pug', allowed: .*bad_teacher, .*jit, .*or your own module:Cl"
     ):
         check_methods(config)
 

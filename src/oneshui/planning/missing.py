@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oneshui.config import raw_path
 from oneshui.data.check import lacks
 from oneshui.data.layouts import annotation_files
@@ -60,7 +58,7 @@ def missing_datasets(config: Config, targets: Iterable[str], files: Iterable[str
     missing = {name: found for name in asked if (found := lacking(config, name)) and not _indexed(name)}
     if not first & set(missing):
         return ""
-    known = yaml.safe_load(published.read_text(encoding="utf-8"))
+    known = read_yaml(published)
     lines = []
     for name, found in missing.items():
         where = known.get(config["datasets"][name]["layout"], {}).get("where")

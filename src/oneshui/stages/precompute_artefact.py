@@ -20,8 +20,8 @@ from oneshui.stages.images import RunImages, open_trained
 
 
 def precompute_artefact(
-    model_path: Path, data: DataFiles, output_path: Path, *, fold_paths: Sequence[Path], run: Run, model: Model,
-    spec: Mapping[str, Any], device: torch.device,
+    model_path: Path, data: DataFiles, output_path: Path, *, run: Run, model: Model, spec: Mapping[str, Any],
+    device: torch.device, fold_paths: Sequence[Path] = (),
 ) -> None:  # fmt: skip
     """Write what a method keeps of the training data of its start model, for later requests of ``run.n`` people.
 
@@ -34,11 +34,11 @@ def precompute_artefact(
         model_path: the start model.
         data: images of the run.
         output_path: artefact to write.
-        fold_paths: fold models, in the order of their folds; none where the method needs none.
         run: dataset, request size and seed.
         model: the model that the method will make.
         spec: ``kind`` and hyper-parameters of the method.
         device: where to compute.
+        fold_paths: fold models, in the order of their folds; none where the method needs none.
 
     Raises:
         CheckpointError: the start model or a fold model was trained on other splits.
