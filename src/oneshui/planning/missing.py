@@ -9,6 +9,7 @@ from typing import Any
 from oneshui.config import raw_path
 from oneshui.data.check import lacks
 from oneshui.data.layouts import annotation_files
+from oneshui.yaml_files import read_yaml
 
 Config = Mapping[str, Any]
 
