@@ -147,6 +147,8 @@ class ImageSet:
         input: how pixels become the model's input; None if they are the input already.
         task: what the labels mean.
         device: where batches are made.
+        photos: photos of some of these people that no model was trained on, one each, to simulate requests with; None
+            where there are none.
     """
 
     pixels: Tensor
@@ -156,6 +158,7 @@ class ImageSet:
     input: InputSpec | None
     task: Task
     device: torch.device
+    photos: "ImageSet | None" = None
 
     @classmethod
     def of_inputs(cls, images: Tensor, labels: Tensor, task: Task, identities: Tensor | None = None) -> "ImageSet":

@@ -12,6 +12,7 @@ with the request.
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.log import logger
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, Unlearned
+from oneshui.methods.distillation import seeded
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, measure_logits, validation_reference
 from oneshui.methods.simulation import SimulatedRequest, simulate_requests
@@ -114,7 +116,10 @@ class MetaUnlearn(params.MetaUnlearn):
             for epoch in range(run.epoch, self.epochs):
                 for group in optimiser.param_groups:  # by hand: torch's schedules warn where every step was skipped
                     group["lr"] = self.lr * cosine(epoch, self.epochs)
-                requests = simulate_requests(train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch)
+                requests = simulate_requests(
+                    train.identities.numpy(), self.simulated_n, seed=seed, epoch=epoch,
+                    photos=None if train.photos is None else train.photos.identities.numpy(),
+                )  # fmt: skip
                 draw = run.begin(epoch, stream("metaunlearn-val", seed, epoch))
                 left = requests[run.requests :]
                 for request in tqdm(left, desc=f"meta-training {epoch + 1}/{self.epochs}", disable=None):
@@ -167,7 +172,7 @@ class MetaUnlearn(params.MetaUnlearn):
         forget = train.subset(torch.from_numpy(request.forget))
         if self.outer_loss == "equation_6":
             return Eq6(self, backbone, forget, val, reference, draw)
-        asked = torch.isin(train.identities, train.identities[torch.from_numpy(request.support)])
+        asked = torch.isin(train.identities, forget.identities)
         if asked.all():
             raise DataError(
                 f"metaunlearn: a simulated request of {self.simulated_n} takes all train identities, and outer_loss: "
@@ -176,10 +181,10 @@ class MetaUnlearn(params.MetaUnlearn):
         return ScrubOuter(self, backbone, forget, train.subset((~asked).nonzero()[:, 0]), draw)
 
     def _simulated_support(self, train: ImageSet, request: SimulatedRequest, identities: Tensor) -> SupportBatch:
-        rows = torch.from_numpy(request.support)
-        labels = train.labels[upload(rows, train.device)]
-        table_rows = torch.searchsorted(identities, train.identities[rows])
-        return SupportBatch(train.images(rows), train.task.target_vectors(labels), upload(table_rows, train.device))
+        photos, rows = train if train.photos is None else train.photos, torch.from_numpy(request.support)
+        labels = photos.labels[upload(rows, train.device)]
+        table_rows = torch.searchsorted(identities, photos.identities[rows])
+        return SupportBatch(photos.images(rows), train.task.target_vectors(labels), upload(table_rows, train.device))
 
     def _meta_step(self, backbone: Backbone, meta_loss: MetaLoss, optimiser: torch.optim.Optimizer,
                    support: SupportBatch, outer: Eq6 | ScrubOuter) -> dict[str, float]:  # fmt: skip
@@ -199,7 +204,7 @@ class MetaUnlearn(params.MetaUnlearn):
 
     # --- the unlearning step and its exact gradient ------------------------------------------------------------------
 
-    def inner_step(self, backbone: Backbone, meta_loss: MetaLoss, support: SupportBatch) -> InnerStep:
+    def inner_step(self, backbone: Backbone, meta_loss: Callable[..., Tensor], support: SupportBatch) -> InnerStep:
         """Return theta - eta grad_theta mean_S h_phi, keeping what the meta-gradient needs (equation 4)."""
         unknown = [name for name in self.frozen if f"model.{name}" not in backbone.theta]
         if unknown:
@@ -267,7 +272,8 @@ class MetaUnlearn(params.MetaUnlearn):
             n_features = int(backbone(backbone.theta, support.images[:1])[0].shape[1])
         meta_loss, rows = self._restore(artefact, support, n_features)
         batch = SupportBatch(support.images, support.task.target_vectors(support.labels), rows)
-        step = self.inner_step(backbone, meta_loss, batch)
+        with seeded(seed_of("metaunlearn-unlearn", seed), support.images.device):
+            step = self.inner_step(backbone, _mean_over_masks(meta_loss, self.dropout_samples), batch)
         result = copy.deepcopy(model)
         moved = {name.removeprefix("model."): value for name, value in step.theta.items()}
         with torch.no_grad():
@@ -382,6 +388,14 @@ class _MetaTraining:
             "drawn": dict(self.draw.bit_generator.state),
         }  # fmt: skip
         return groups, note
+
+
+def _mean_over_masks(meta_loss: MetaLoss, samples: int) -> Callable[..., Tensor]:
+    """Return h_phi without dropout, or its mean over so many dropout masks: the loss that meta-training steps on."""
+    if not samples:
+        return meta_loss
+    meta_loss.train()
+    return lambda *inputs: torch.stack([meta_loss(*inputs) for _ in range(samples)]).mean(0)
 
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -98,6 +98,12 @@ class MetaUnlearn(Spec):
         description="let the gradient flow through the validation loss of the unlearned model; published: false"
     )
     frozen: tuple[str, ...] = Field(description="names of parameters that do not move; [] for none")
+    dropout_samples: int = Field(
+        default=0,
+        ge=0,
+        description="dropout masks of which unlearning takes the mean: meta-training steps with one at a time; 0: none,"
+        " as published",
+    )
     jvp: Literal["exact", "finite_difference"] = Field(
         description="forward-mode product; `finite_difference`: two forward passes with fused kernels, for smooth"
         " networks (ReLU networks lose up to 5% in accuracy)"

@@ -1,6 +1,6 @@
 """The images of a run by split; shared by the stages that need data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,13 @@ class RunImages:
             without: identities that are left out of D_tr, for fold models.
         """
         train = self.role("train") if n is None else self.take(metric_rows(self.splits, n)["retain"])
-        return train if without is None else train.subset(~torch.isin(train.identities, torch.from_numpy(without)))
+        if without is not None:
+            train = train.subset(~torch.isin(train.identities, torch.from_numpy(without)))
+        photos = self.splits["is_support"] & (self.splits["role"] == "train")
+        if not (photos & self.splits["request_rank"].isna()).any():
+            return train  # only those who can ask have one: a simulated request of others would be unlike theirs
+        photos &= self.splits["identity"].isin(train.identities.numpy())
+        return replace(train, photos=self.take(self.splits.loc[photos, "image_id"].to_numpy()))
 
     def role(self, role: str) -> ImageSet:
         """Return the images of ``train`` (D_tr, without support images), ``val`` or ``test``."""

@@ -79,8 +79,8 @@ def try_hyperparameters(
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
     splits = images.splits
-    nobody = splits["request_rank"].isna() & (splits["role"] == "train")  # who can never ask for real
-    known = images.take(splits.loc[nobody, "image_id"].to_numpy())
+    asks = splits.loc[splits["request_rank"].notna(), "identity"].unique()
+    known = images.training_set(None, without=asks.astype("int64"))  # of people who can never ask for real
     named = fingerprint(
         {
             "spec": dict(spec), "grid": dict(grid), "requests": n_requests, "model": checkpoint.sha256, **asdict(run),
@@ -176,11 +176,12 @@ def _halves(val: ImageSet, *, seed_names: tuple[str | int, ...]) -> tuple[ImageS
 
 
 def _simulate(images: RunImages, n: int, draw: np.random.Generator) -> _Trial:
-    """Draw a request from train identities that cannot be part of a real one."""
+    """Draw a request of train identities that can be part of no real one, with photos that were reserved, if any were."""
     splits = images.splits
-    free = splits[(splits["role"] == "train") & splits["request_rank"].isna()]
+    nobody = splits[(splits["role"] == "train") & splits["request_rank"].isna()]
+    reserved, free = nobody[nobody["is_support"]], nobody[~nobody["is_support"]]
     sizes = free.groupby("identity").size()
-    able = sizes.index[sizes >= 2].to_numpy()
+    able = sizes.index[sizes.index.isin(reserved["identity"]) if len(reserved) else sizes >= 2].to_numpy()
     if len(able) < n:
         raise DataError(
             f"a simulated request needs {n} train identities with two images that no real request can name; there are "
@@ -188,7 +189,10 @@ def _simulate(images: RunImages, n: int, draw: np.random.Generator) -> _Trial:
         )
     asked = draw.choice(able, size=n, replace=False)
     mine = free[free["identity"].isin(asked)]
-    photos = np.array([draw.choice(ids.to_numpy()) for _, ids in mine.groupby("identity")["image_id"]])
+    if len(reserved):
+        photos = reserved[reserved["identity"].isin(asked)].sort_values("identity")["image_id"].to_numpy()
+    else:
+        photos = np.array([draw.choice(ids.to_numpy()) for _, ids in mine.groupby("identity")["image_id"]])
     others = free.loc[~free["identity"].isin(asked), "image_id"].to_numpy()
     support = images.take(photos)
     return _Trial(
