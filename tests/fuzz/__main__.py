@@ -3,8 +3,8 @@
     python -m tests.fuzz --seconds 600            # all targets, one after the other
     python -m tests.fuzz --target index --seconds 60
 
-Whatever bytes arrive, a reader gives a value or raises oneshui's error, within 10 seconds of CPU time and 2.5 GB. Anything else
-ends the target, and the input is printed.
+Whatever bytes arrive, a reader gives a value or raises oneshui's error, within 10 seconds of CPU time and 2.5 GB.
+Anything else ends the target, and what the fuzzer said of it is printed.
 """
 
 import argparse
