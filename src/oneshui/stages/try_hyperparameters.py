@@ -176,7 +176,7 @@ def _halves(val: ImageSet, *, seed_names: tuple[str | int, ...]) -> tuple[ImageS
 
 
 def _simulate(images: RunImages, n: int, draw: np.random.Generator) -> _Trial:
-    """Draw a request of train identities that can be part of no real one, with photos that were reserved, if any were."""
+    """Draw a request of train identities that can be part of no real one, with reserved photos if there are any."""
     splits = images.splits
     nobody = splits[(splits["role"] == "train") & splits["request_rank"].isna()]
     reserved, free = nobody[nobody["is_support"]], nobody[~nobody["is_support"]]

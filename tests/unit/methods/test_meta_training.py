@@ -248,6 +248,33 @@ def test_support_and_forget_images_are_apart_but_of_the_same_people() -> None:
             assert len(request.support) + len(request.forget) == sum(COUNTS[identity] for identity in asked)
 
 
+def test_reserved_photos_take_the_place_of_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SupportBatch] = []
+    forgotten: list[Tensor] = []
+    inner_step, outer = MetaUnlearn.inner_step, MetaUnlearn._outer
+
+    def watched(self: MetaUnlearn, backbone: Any, meta_loss: Any, support: SupportBatch) -> InnerStep:
+        seen.append(support)
+        return inner_step(self, backbone, meta_loss, support)
+
+    def forgetting(self: MetaUnlearn, backbone: Any, train: ImageSet, val: ImageSet, request: Any, *rest: Any) -> Any:
+        forgotten.append(train.identities[request.forget])
+        return outer(self, backbone, train, val, request, *rest)
+
+    monkeypatch.setattr(MetaUnlearn, "inner_step", watched)
+    monkeypatch.setattr(MetaUnlearn, "_outer", forgetting)
+    model, train, val = make_data("classification")
+    people = torch.unique(train.identities)
+    photos = ImageSet.of_inputs(train.pixels[: len(people)] + 9, train.labels[: len(people)], train.task, people)
+    table = METHOD.precompute(model, dataclasses.replace(train, photos=photos), val, seed=SEED).tensors["identities"]
+    assert len(forgotten) >= METHOD.epochs
+    for support, identities in zip(seen, forgotten, strict=False):
+        rows = [int((people == person).nonzero()) for person in table[support.rows]]
+        assert torch.equal(support.images, photos.pixels[rows])
+        counts = torch.isin(train.identities, table[support.rows])
+        assert torch.equal(identities.sort().values, train.identities[counts].sort().values)
+
+
 def test_support_photos_come_with_their_own_label_and_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """What h_phi sees of a simulated photo is its own label, and the row of its identity in the stored table."""
     seen: list[SupportBatch] = []

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError, ConfigError, DataError
 from oneshui.methods.base import Artefact, Unlearned
-from oneshui.methods.metaloss import MetaLoss
+from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.simulation import simulate_requests
 from oneshui.models import ModelSpec, build_model
+from oneshui.seeds import seed_of
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
@@ -80,6 +81,15 @@ def test_support_image_is_drawn_anew_every_epoch() -> None:
     )
     assert len(drawn) == 5
     assert sum(drawn.values()) == 40
+
+
+def test_photos_that_were_never_trained_on_are_asked_with_and_all_images_forgotten() -> None:
+    photos = np.array([16, 11, 13, 10])  # nobody else has one; 11 has a single training image
+    requests = simulate_requests(IDENTITIES, 2, seed=0, epoch=0, photos=photos)
+    asked = [photos[request.support].tolist() for request in requests]
+    assert sorted(identity for one in asked for identity in one) == [10, 11, 13, 16]
+    for people, request in zip(asked, requests, strict=True):
+        assert request.forget.tolist() == np.flatnonzero(np.isin(IDENTITIES, people)).tolist()
 
 
 def test_too_few_usable_identities_is_an_error() -> None:
@@ -217,6 +227,25 @@ def test_unlearning_does_not_drop_units_of_the_meta_loss(model: nn.Module, artef
     first = weights(unlearn(model, artefact, [7, 9]).model)
     torch.manual_seed(2)
     assert equal(weights(unlearn(model, artefact, [7, 9]).model), first)
+
+
+def test_the_step_can_be_the_mean_over_dropout_masks(model: nn.Module, artefact: Artefact) -> None:
+    """The gradient of the mean of h over masks is the mean of the gradients that meta-training steps with."""
+    torch.manual_seed(1)
+    several = unlearn(model, artefact, [7, 9], dropout_samples=3)
+    torch.manual_seed(2)
+    assert equal(weights(unlearn(model, artefact, [7, 9], dropout_samples=3).model), weights(several.model))
+    meta_loss, rows = METHOD._restore(artefact, support_of([7, 9]), 8)
+    asked, backbone = support_of([7, 9]), Backbone(model)
+    batch = SupportBatch(asked.images, TASK.target_vectors(asked.labels), rows)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of("metaunlearn-unlearn", 0))
+        # micro_batch 4 holds both photos, so the masks of one pass are drawn one after the other
+        single = [METHOD.inner_step(backbone, meta_loss.train(), batch).theta for _ in range(3)]
+    for name, value in several.model.named_parameters():
+        wanted = torch.stack([theta[f"model.{name}"] for theta in single]).mean(0)
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
+    assert not equal(weights(several.model), weights(unlearn(model, artefact, [7, 9]).model))
 
 
 def test_frozen_parameters_stay(model: nn.Module, artefact: Artefact) -> None:

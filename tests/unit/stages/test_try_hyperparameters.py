@@ -34,9 +34,11 @@ class Run:
     """The files of a run, and the record of what was done with them."""
 
     folder: Path
+    reserve: str = "ranked"
     read: list[int] = field(default_factory=list)
     precomputed: list[tuple[set[int], set[int]]] = field(default_factory=list)
     unlearned: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
+    photos: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         draw = np.random.default_rng(0)
@@ -47,6 +49,7 @@ class Run:
         write_table(self.path("index.parquet"), frame, INDEX, {"task": task.kind, "classes": list(task.classes)})
         np.save(self.path("images.npy"), draw.integers(0, 256, (160, 3, 16, 16), dtype=np.uint8))
         split = {"train": 0.6, "val": 0.2, "n_ranked": 4, "min_images_first": 4, "min_images": 2, "dedup": False}
+        split["reserve_supports"] = self.reserve
         split_identities(self.path("index.parquet"), self.path("splits.parquet"), run=Which("toy", None, 0), spec=split)
         self.splits, meta = read_table(self.path("splits.parquet"), SPLITS)
         spec = ModelSpec("resnet10t", task, 16, 0.5, 0.5, {"channels": (4, 4, 4, 4), "stem_width": 4})
@@ -70,9 +73,9 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Run:
     """A run that notes every image that is looked at, and with what the method is called."""
-    run = Run(tmp_path)
+    run = Run(tmp_path, getattr(request, "param", "ranked"))
     stored, precompute, unlearn = ImageSet._stored, SSD.precompute, SSD.unlearn
 
     def reading(self: ImageSet, rows: Tensor) -> Tensor:
@@ -88,6 +91,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def unlearning(self: SSD, model: nn.Module, support: Support, artefact: Any, *, seed: int) -> Unlearned:
         run.unlearned.append((self.selection, tuple(support.identities.tolist())))
+        run.photos.append(support.images)
         return unlearn(self, model, support, artefact, seed=seed)
 
     monkeypatch.setattr(ImageSet, "_stored", reading)
@@ -105,6 +109,19 @@ def test_trials_look_at_nobody_who_can_ask_and_at_no_test_image(run: Run) -> Non
     assert seen & run.ids("train") == run.ids("train") - ranked  # all others are looked at
     asked = {identity for _, identities in run.unlearned for identity in identities}
     assert asked <= set(splits.loc[splits["image_id"].isin(run.ids("train") - ranked), "identity"])
+
+
+@pytest.mark.parametrize("run", ["all"], indirect=True)
+def test_reserved_photos_are_asked_with_and_neither_trained_on_nor_forgotten(run: Run) -> None:
+    run.try_({"selection": [1.0]})
+    splits = run.splits
+    reserved = splits[splits["is_support"] & splits["request_rank"].isna()].set_index("identity")["image_id"]
+    pixels = torch.from_numpy(np.array(np.load(run.path("images.npy"))))
+    for (_, people), photos in zip(run.unlearned, run.photos, strict=True):
+        wanted = pixels[reserved.loc[list(people)].to_numpy()].float() / 255
+        torch.testing.assert_close(photos * 0.5 + 0.5, wanted, atol=1e-4, rtol=0)
+    ((train, _),) = run.precomputed
+    assert len(reserved) > 10 and not train & set(splits.loc[splits["is_support"], "image_id"])
 
 
 def test_precompute_sees_nobody_who_can_ask_nor_the_half_of_validation_that_scores(run: Run) -> None:
