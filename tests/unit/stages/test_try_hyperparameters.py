@@ -118,7 +118,7 @@ def test_reserved_photos_are_asked_with_and_neither_trained_on_nor_forgotten(run
     reserved = splits[splits["is_support"] & splits["request_rank"].isna()].set_index("identity")["image_id"]
     pixels = torch.from_numpy(np.array(np.load(run.path("images.npy"))))
     for (_, people), photos in zip(run.unlearned, run.photos, strict=True):
-        wanted = pixels[reserved.loc[list(people)].to_numpy()].float() / 255
+        wanted = pixels[reserved.loc[list(people)].to_list()].float() / 255
         torch.testing.assert_close(photos * 0.5 + 0.5, wanted, atol=1e-4, rtol=0)
     ((train, _),) = run.precomputed
     assert len(reserved) > 10 and not train & set(splits.loc[splits["is_support"], "image_id"])
