@@ -106,15 +106,17 @@ class IdentityEdits(params.IdentityEdits):
         identities, folds = folds_of_identities(train, out_of_fold)
         made = _Precompute(self, model, others, points, train)
         made.fit(val, folds[torch.searchsorted(identities, train.identities)])
-        kept: list[list[Edit]] = []
-        gains = []
-        for identity, fold in zip(identities.tolist(), folds.tolist(), strict=True):
-            edits, gain = made.edits_of(train.subset(train.identities == identity), fold)
-            kept.append(edits)
-            gains.append(gain)
-        tensors = {"identities": identities, "gains": torch.tensor(gains)}
+        found = [
+            made.edits_of(train.subset(train.identities == identity), fold)
+            for identity, fold in zip(identities.tolist(), folds.tolist(), strict=True)
+        ]
+        gains = [gain for _, gain in found]
+        mean_gain = sum(gains) / len(gains)
+        if self.calibrate == "shared":
+            gains = [mean_gain] * len(gains)
+        tensors = {"identities": identities}
         for i, point in enumerate(points):
-            edits = [of_person[i] for of_person in kept]
+            edits = [of_person[i].scaled(gain) for (of_person, _), gain in zip(found, gains, strict=True)]
             tensors |= {
                 f"{point.layer}/keys": torch.cat([edit.keys for edit in edits]).float(),
                 f"{point.layer}/changes": torch.cat([edit.changes for edit in edits]).float(),
@@ -128,7 +130,7 @@ class IdentityEdits(params.IdentityEdits):
             {
                 "layers": [point.layer for point in points],
                 "floats_per_person": sum(tensor.numel() for tensor in of_people) / len(identities),
-                "median_gain": float(torch.tensor(gains).median()),
+                "mean_gain": mean_gain,
             },
         )
 
@@ -166,8 +168,7 @@ def without(artefact: Artefact, identities: Tensor) -> Artefact:
     """
     kept = ~torch.isin(artefact.need("identities").cpu(), identities)
     tensors = dict(artefact.tensors)
-    for name in ("identities", "gains"):
-        tensors[name] = tensors[name][kept.to(tensors[name].device)]
+    tensors["identities"] = tensors["identities"][kept.to(tensors["identities"].device)]
     for layer in artefact.metadata["layers"]:
         rows = artefact.need(f"{layer}/rows").cpu()
         here = kept.repeat_interleave(rows)
@@ -244,7 +245,7 @@ class _Precompute:
         self.maps = [[ridge.solution() for ridge in ridges] for ridges in pairs]
 
     def edits_of(self, images: ImageSet, fold: int) -> tuple[list[Edit], float]:
-        """Return one person's edit of each point, in the order of depth, and their gain.
+        """Return one person's edit of each point, in the order of depth, and the gain that would suit them.
 
         Args:
             images: of the person in D_tr.
@@ -268,12 +269,9 @@ class _Precompute:
                     target = sums[i] + target - torch.stack(inside).mean(0)
                 edits.append(self._solved(i, keys[i].flatten(0, 1), (target - here[i]).flatten(0, 1), is_last))
                 self._edit(i, point, edits[-1], 1.0)
-        if not self.method.calibrate:
+        if self.method.calibrate == "none":
             return edits, 1.0
-        losses = images.task.losses
-        wanted = float(losses(answers[fold].float(), images.labels).mean())
-        gain = self._gain(batch, images, edits, wanted, float(losses(logits.float(), images.labels).mean()))
-        return [edit.scaled(gain) for edit in edits], gain
+        return edits, self._gain(batch, images, edits, _sureness(images, answers[fold]), _sureness(images, logits))
 
     def _solved(self, i: int, keys: Tensor, changes: Tensor, is_last: bool) -> Edit:
         whitened = torch.linalg.solve_triangular(self.roots[i], keys.T, upper=False).T
@@ -286,22 +284,22 @@ class _Precompute:
         _add(self.edited.get_submodule(point.layer), change, point.scale)
 
     def _gain(self, batch: Tensor, images: ImageSet, edits: list[Edit], wanted: float, original: float) -> float:
-        """Return the scale at which the mean loss on a person's images is that of their out-of-fold model.
+        """Return the scale at which the model is as sure of a person's labels as ``wanted``, starting at ``original``.
 
         It is the smallest such scale, between two that were tried, or the one that comes closest.
         """
-        if original >= wanted:
+        if original <= wanted:
             return 0.0  # the model does not know them better than one that never saw them
         step = _LARGEST_GAIN / params.CALIBRATION_STEPS
-        losses = [original]
+        sure = [original]
         for number in range(1, params.CALIBRATION_STEPS + 1):
             with _restored(self.edited, self.points), torch.no_grad():
                 for i, (point, edit) in enumerate(zip(self.points, edits, strict=True)):
                     self._edit(i, point, edit, number * step)
-                losses.append(float(images.task.losses(self.edited(batch).float(), images.labels).mean()))
-            if losses[-1] >= wanted:
-                return step * (number - (losses[-1] - wanted) / (losses[-1] - losses[-2]))
-        return step * min(range(len(losses)), key=lambda number: abs(losses[number] - wanted))
+                sure.append(_sureness(images, self.edited(batch)))
+            if sure[-1] <= wanted:
+                return step * (number - (sure[-1] - wanted) / (sure[-1] - sure[-2]))
+        return step * min(range(len(sure)), key=lambda number: abs(sure[number] - wanted))
 
 
 class _Ridge:
@@ -323,6 +321,14 @@ class _Ridge:
         penalty[-1] = 0
         weights: Tensor = torch.linalg.solve(self.xx + torch.diag(penalty), self.xy)
         return weights
+
+
+def _sureness(images: ImageSet, logits: Tensor) -> float:
+    """Return the mean probability of the labels, of attributes their geometric mean.
+
+    A mean loss would be that of a few images on which a model is sure and wrong.
+    """
+    return float((-images.task.losses(logits.float(), images.labels)).exp().mean())
 
 
 def _with_one(x: Tensor) -> Tensor:

@@ -275,9 +275,9 @@ class IdentityEdits(Spec):
     ridge: Positive = Field(
         description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
     )
-    calibrate: bool = Field(
-        description="scale the edits of a person so that the loss on their images is that of the model without their"
-        " fold"
+    calibrate: Literal["shared", "person", "none"] = Field(
+        description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
+        " `shared`: by one number, the mean over all people; `person`: each by their own, which few images tell"
     )
     solve: Literal["sum", "joint"] = Field(
         description="`sum`: a request adds the edits of its people; `joint`: one solution for all of them, for large"
@@ -294,7 +294,7 @@ CALIBRATION_STEPS = 8
 def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
     """Maps from every fold model, then each person with the models, their edits and the calibration."""
     models = spec["folds"] + 1
-    person = models + spec["blocks"] + CALIBRATION_STEPS * spec["calibrate"]
+    person = models + spec["blocks"] + CALIBRATION_STEPS * (spec["calibrate"] != "none")
     return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
 
 

@@ -26,7 +26,7 @@ from oneshui.models import ModelSpec, build_model
 from oneshui.sets import ImageSet, Support
 
 METHOD = IdentityEdits(
-    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, calibrate=False, solve="sum",
+    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, calibrate="none", solve="sum",
     max_positions=64, batch_size=5,
 )  # fmt: skip
 TASK = TASKS["classification"]
@@ -199,7 +199,7 @@ def masks() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_requests_one_after_another_are_one_request(rank: int | None) -> None:
-    method = dataclasses.replace(METHOD, rank=rank, calibrate=True)
+    method = dataclasses.replace(METHOD, rank=rank, calibrate="person")
     artefact = precomputed(method)
     together = method.unlearn(network(0), ask(1, 4, 6), artefact, seed=0).model
     model = network(0)
@@ -213,7 +213,7 @@ def test_requests_one_after_another_are_one_request(rank: int | None) -> None:
 def test_after_a_request_the_artefact_holds_nothing_of_that_person() -> None:
     artefact = precomputed()
     left = without(artefact, torch.tensor([2, 5]))
-    assert left.tensors["identities"].tolist() == [0, 1, 3, 4, 6, 7] and len(left.tensors["gains"]) == 6
+    assert left.tensors["identities"].tolist() == [0, 1, 3, 4, 6, 7]
     layer = "layer4.0.conv2"
     assert left.tensors[f"{layer}/rows"].tolist() == [12] * 6
     kept = torch.arange(8 * 12).reshape(8, 12)[[0, 1, 3, 4, 6, 7]].flatten()
@@ -233,7 +233,7 @@ def test_the_model_stays_as_it_is_for_people_whom_nobody_knows() -> None:
     assert all(torch.equal(t, network(0).state_dict()[name]) for name, t in result.model.state_dict().items())
 
 
-def test_a_person_s_edits_are_scaled_until_their_loss_is_the_one_that_is_wanted() -> None:
+def test_a_person_s_edits_are_scaled_until_the_model_is_as_sure_as_is_wanted() -> None:
     points = edit_points(network(0), TRAIN.pixels[:8], 1)
     made = _Precompute(METHOD, network(0), [fold.load() for fold in FOLDS], points, TRAIN)
     made.fit(VAL, PEOPLE % 2)
@@ -241,24 +241,22 @@ def test_a_person_s_edits_are_scaled_until_their_loss_is_the_one_that_is_wanted(
     (edit,), _ = made.edits_of(own, 1)
     batch = own.images(torch.arange(3))
 
-    def loss(gain: float, person: ImageSet) -> float:
+    def sureness(gain: float, person: ImageSet) -> float:
         change = gain * (edit.whitened(METHOD.weight) @ torch.linalg.inv(made.roots[0]))
         model = network(0)
         _add(model.get_submodule("layer4.0.conv2"), change, points[0].scale)
         with torch.no_grad():
-            return float(TASK.losses(model(batch), person.labels).mean())
+            return float(model(batch).softmax(1)[torch.arange(3), person.labels].mean())
 
     # as if they had been learned by heart: the class that the edit makes less likely
-    with torch.no_grad():
-        before = network(0)(batch).log_softmax(1)
-    labels = torch.stack([torch.full((3,), label) for label in range(3)])
-    person = max((dataclasses.replace(own, labels=each) for each in labels), key=lambda each: loss(1.0, each))
-    assert loss(1.0, person) > loss(0.5, person) > (original := loss(0.0, person))
-    assert original == pytest.approx(float(-before[:, person.labels[0]].mean()))
+    people = [dataclasses.replace(own, labels=torch.full((3,), label)) for label in range(3)]
+    person = min(people, key=lambda each: sureness(1.0, each) - sureness(0.0, each))
+    original = sureness(0.0, person)
+    assert sureness(1.0, person) < sureness(0.5, person) < original
     for gain in (0.4, 1.1):
-        assert made._gain(batch, person, [edit], loss(gain, person), original) == pytest.approx(gain, rel=0.05)
-    assert made._gain(batch, person, [edit], 1e9, original) == pytest.approx(2.0)
-    assert made._gain(batch, person, [edit], original - 1, original) == 0.0
+        assert made._gain(batch, person, [edit], sureness(gain, person), original) == pytest.approx(gain, rel=0.05)
+    assert made._gain(batch, person, [edit], -1.0, original) == pytest.approx(2.0)
+    assert made._gain(batch, person, [edit], original + 0.1, original) == 0.0
     assert torch.equal(
         made.edited.state_dict()["layer4.0.conv2.weight"], network(0).state_dict()["layer4.0.conv2.weight"]
     )
@@ -266,9 +264,23 @@ def test_a_person_s_edits_are_scaled_until_their_loss_is_the_one_that_is_wanted(
 
 def test_nothing_is_edited_where_the_model_knows_no_more_than_one_without_the_person() -> None:
     same = [OutOfFold(fold.identities, lambda: network(0)) for fold in FOLDS]
-    method = dataclasses.replace(METHOD, calibrate=True)
+    method = dataclasses.replace(METHOD, calibrate="person")
     artefact = method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=same)
-    assert artefact.tensors["gains"].tolist() == [0.0] * 8
+    assert artefact.metadata["mean_gain"] == 0.0
+    assert not artefact.tensors["layer4.0.conv2/changes"].any()
+
+
+def test_all_people_share_the_mean_of_their_scales() -> None:
+    plain, own, shared = (
+        precomputed(dataclasses.replace(METHOD, calibrate=kind)) for kind in ("none", "person", "shared")
+    )
+    name = "layer4.0.conv2/changes"
+    scales = [
+        float((own.tensors[name][rows] / plain.tensors[name][rows]).median()) for rows in torch.arange(96).split(12)
+    ]
+    assert len({round(scale, 3) for scale in scales}) > 1
+    torch.testing.assert_close(shared.tensors[name], sum(scales) / 8 * plain.tensors[name], rtol=1e-4, atol=1e-6)
+    assert shared.metadata["mean_gain"] == pytest.approx(sum(scales) / 8, rel=1e-4)
 
 
 def test_memory_of_a_person_is_stated() -> None:
