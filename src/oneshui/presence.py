@@ -14,15 +14,32 @@ from oneshui.folders import lock
 
 #: in the folder that holds the results
 SNAKEMAKE, JOBS = Path(".snakemake/oneshui/running.lock"), Path(".snakemake/oneshui/jobs.lock")
+_held: set[Path] = set()
 
 
 def hold(path: Path) -> int | None:
     """Hold a lock, which others hold too, until this process dies; None where there are no locks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return lock(path, shared=True)
+        held = lock(path, shared=True)
     except OSError:
         return None
+    _held.add(path)
+    return held
+
+
+def is_orphan() -> bool:
+    """Tell whether this is a job whose Snakemake has died; the next one will have its output made again."""
+    if JOBS not in _held:
+        return False
+    try:
+        free = lock(SNAKEMAKE, create=False)
+    except OSError:
+        return False
+    if free is None:
+        return False
+    os.close(free)
+    return True
 
 
 def locked_message(own: int | None, arguments: Sequence[str]) -> str:

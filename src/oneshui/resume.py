@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from oneshui.errors import DataError
 from oneshui.files import spec_hash
 from oneshui.log import logger
+from oneshui.presence import is_orphan
 from oneshui.tensors import load_tensors, save_tensors
 
 #: saving may take at most this share of the time
@@ -97,8 +98,8 @@ class Resume:
         self._pause = (self._saved - started) / _SHARE
 
     def clear(self) -> None:
-        """Remove the file: the output is safe."""
-        if self.path is not None:
+        """Remove the file: the output is safe, unless nobody is there any more who notes that it is finished."""
+        if self.path is not None and not is_orphan():
             self.path.unlink(missing_ok=True)
 
 
