@@ -177,7 +177,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bits(
     ("name", "kill_at", "changes"),
     [
         ("metaunlearn", 5, {"lr": 2e-3}), ("metaunlearn", 5, {"seed": 1}), ("scrub", 7, {"alpha": 0.1}),
-        ("ssd", 4, {"fisher": "batch"}), ("selection", 5, {"seed": 1}),
+        ("ssd", 4, {"fisher": "batch"}), ("pgu", 4, {"micro_batch": 4}), ("selection", 5, {"seed": 1}),
     ],
 )  # fmt: skip
 def test_a_state_of_other_parameters_or_another_model_is_not_used(

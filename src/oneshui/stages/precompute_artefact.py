@@ -51,7 +51,9 @@ def precompute_artefact(
     identity = {"method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run)}
     if fold_paths:
         identity["folds"] = [sha256_file(path) for path in fold_paths]
-    resume = Resume.beside(output_path, fingerprint({**identity, **images.bound_to}, device), device)
+    # all parameters: with another micro_batch the artefact stays valid, but a pass over the data stands elsewhere
+    computation = {**identity, "spec": dict(spec), **images.bound_to}
+    resume = Resume.beside(output_path, fingerprint(computation, device), device)
     precompute = with_resume(unlearner.precompute, resume)
     out_of_fold = {"out_of_fold": folds} if folds else {}
     with Cost(device) as cost:
