@@ -7,6 +7,7 @@ that the kernel lets go of when they die, so that the cases can be told apart.
 import fcntl
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,15 +43,18 @@ def is_orphan() -> bool:
     return True
 
 
-def locked_message(own: int | None, arguments: Sequence[str]) -> str:
+def locked_message(own: int | None, command: Sequence[str]) -> str:
     """Return why Snakemake may not work here, and what to do, in one line.
 
     Args:
         own: what ``hold(SNAKEMAKE)`` returned in this process.
-        arguments: with which Snakemake was called.
+        command: with which Snakemake was called, ``sys.argv``.
     """
     here = os.getcwd()
-    unlock = shlex.join(["snakemake", "--unlock", *arguments])
+    program = command[0]  # make demo calls one that is not in the user's PATH
+    if program.endswith(".py") or program == shutil.which("snakemake"):
+        program = "snakemake"
+    unlock = shlex.join([program, "--unlock", *command[1:]])
     again = f"Take the lock away with the command below, then run yours again; what had finished stays. {unlock}"
     if own is None:
         return f"{here} is locked: another Snakemake works there, or one was killed. If none does: {again}"

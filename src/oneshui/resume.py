@@ -7,7 +7,8 @@ disturbed.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,6 +72,29 @@ class Resume:
             groups.setdefault(group, {})[key] = tensor
         state = header.get("state")
         return groups, state if isinstance(state, dict) else {}
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Put back in this block what was loaded. A file that was changed may hold anything, so it may fail half-way.
+
+        Raises:
+            DataError: it failed.
+        """
+        try:
+            yield
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise DataError(
+                f"{self.path} holds no state of this job ({error!r:.200}): it was changed. Delete it, then run "
+                "the same command again."
+            ) from error
 
     def save(self, state: Callable[[], State]) -> None:
         """Save what ``state`` returns, unless that would take more than a small share of the time since the last one.

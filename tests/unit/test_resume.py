@@ -21,7 +21,7 @@ from tests.unit.stages.test_unlearn import META_SPEC, SSD_SPEC, Run
 
 from oneshui import resume
 from oneshui.errors import DataError
-from oneshui.methods.distillation import SGD
+from oneshui.methods.distillation import SGD, training_epochs
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.ssd import SSD
 from oneshui.resume import NEVER, Resume, fingerprint
@@ -228,6 +228,25 @@ def test_no_room_for_a_state_stops_nothing(tmp_path: Path, caplog: pytest.LogCap
         patch.setattr(resume, "save_tensors", full)
         Resume.beside(tmp_path / "out", "mine", CPU).save(lambda: ({"group": {"w": torch.zeros(2)}}, {}))
     assert "the state is not saved" in caplog.text and "There is no room left" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tensors", "note"),
+    [
+        ({"w": torch.zeros(2)}, {"epoch": 1}),
+        ({}, {"epoch": "one"}),
+        ({}, {}),
+    ],
+)
+def test_a_state_that_was_changed_is_one_message(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], note: dict[str, Any]
+) -> None:
+    state = Resume.beside(tmp_path / "out", "mine", CPU)
+    state._pause = 0.0
+    state.save(lambda: ({"student": tensors}, note))
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(DataError, match=r"out\.resume holds no state of this job .* Delete it, then run"):
+        next(training_epochs(model, SGD(model, 0.1, 0.9, 0.0, 3), torch.Generator(), CPU, 3, state))
 
 
 def test_another_number_of_threads_is_another_computation() -> None:

@@ -47,7 +47,7 @@ def refuse(error):
 # held until this Snakemake dies; its own message on a locked folder does not say whether another one lives
 HELD = hold(SNAKEMAKE) if workflow.is_main_process else None
 snakemake.exceptions.LockException = lambda: WorkflowError(
-    locked_message(HELD, sys.argv[1:])
+    locked_message(HELD, sys.argv)
 )
 
 

@@ -174,8 +174,9 @@ def resumed_batches(
     first = 0
     if loaded is not None:
         groups, note = loaded
-        total.update(groups["total"])
-        first = int(note["batches"])
+        with resume.restoring():
+            total.update(groups["total"])
+            first = int(note["batches"])
         logger.info("resuming after %d batches", first)
     for done, batch in enumerate(images.batches(batch_size, first), first + 1):
         yield batch

@@ -89,12 +89,13 @@ def training_epochs(
     done = 0
     if loaded is not None:
         groups, note = loaded
-        done = int(note["epoch"])
+        with resume.restoring():
+            done = int(note["epoch"])
+            student.load_state_dict(groups["student"])
+            sgd.restore(groups.get("optimiser", {}), note["rates"])
+            draw.set_state(groups["draw"]["state"].cpu())
+            restore_generators(device, groups["generators"])
         logger.info("resuming after epoch %d of %d", done - 1, epochs)
-        student.load_state_dict(groups["student"])
-        sgd.restore(groups.get("optimiser", {}), note["rates"])
-        draw.set_state(groups["draw"]["state"].cpu())
-        restore_generators(device, groups["generators"])
     for epoch in range(done, epochs):
         yield epoch
         sgd.next_epoch()

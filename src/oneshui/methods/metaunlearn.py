@@ -360,11 +360,16 @@ class _MetaTraining:
         if loaded is None:
             return cls(meta_loss, optimiser, device)
         groups, note = loaded
-        meta_loss.load_state_dict(groups["phi"])
-        restore_optimiser(meta_loss.named_parameters(), optimiser, groups.get("optimiser", {}))
-        restore_generators(device, groups["generators"])
-        logger.info("resuming after simulated request %d of epoch %d", note["requests"], note["epoch"])
-        return cls(meta_loss, optimiser, device, note["history"], note["epoch"], note["requests"], drawn=note["drawn"])
+        with resume.restoring():
+            meta_loss.load_state_dict(groups["phi"])
+            restore_optimiser(meta_loss.named_parameters(), optimiser, groups.get("optimiser", {}))
+            restore_generators(device, groups["generators"])
+            left = cls(
+                meta_loss, optimiser, device, list(note["history"]), int(note["epoch"]), int(note["requests"]),
+                drawn=dict(note["drawn"]),
+            )  # fmt: skip
+        logger.info("resuming after simulated request %d of epoch %d", left.requests, left.epoch)
+        return left
 
     def begin(self, epoch: int, draw: np.random.Generator) -> np.random.Generator:
         """Begin an epoch, or go on with it: return ``draw`` in the state that it had."""

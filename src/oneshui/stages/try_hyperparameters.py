@@ -94,8 +94,9 @@ def try_hyperparameters(
     loaded = resume.load()
     if loaded is not None:
         groups, note = loaded
-        done, rows = note["done"], note["rows"]
-        candidates.restore(groups, note["artefacts"])
+        with resume.restoring():
+            done, rows = int(note["done"]), list(note["rows"])
+            candidates.restore(groups, note["artefacts"])
         logger.info("resuming after %d combinations", done)
     for number, values in enumerate(itertools.product(*grid.values())):
         if number < done:
