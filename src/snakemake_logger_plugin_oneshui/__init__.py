@@ -38,6 +38,8 @@ _PLAIN = (
     "MissingInputException", "MissingOutputException", "MissingRuleException", "ProtectedOutputException",
     "WildcardError", "WorkflowError",
 )  # fmt: skip
+#: a file that was named and is not there, or cannot be used: the last line of the traceback says all
+_OF_FILES = ("FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError")
 
 
 def message_of(log: str | Path) -> list[str]:
@@ -53,6 +55,8 @@ def message_of(log: str | Path) -> list[str]:
 
 def without_places(text: str, exception: str) -> str:
     """Return what Snakemake says about an error without places in its code and in the rules, where they help nobody."""
+    if exception in _OF_FILES:
+        return text.rstrip().rpartition("\n")[2]
     if exception not in _PLAIN:
         return text
     first, *more = text.splitlines()

@@ -106,6 +106,8 @@ def test_places_in_code_are_left_out_of_what_users_cause() -> None:
     text = 'WorkflowError in rule train in file "/w/x.smk", line 12:\nm was trained\n  File "/w/x", line 3, in of'
     assert without_places(text, "WorkflowError") == "WorkflowError:\nm was trained"
     assert without_places(text, "InputFunctionException") == text
+    last = "FileNotFoundError: [Errno 2] No such file or directory: 'none.yaml'"
+    assert without_places(f'Traceback:\n\n  File "x.py", line 3, in f\n\n{last}\n\n', "FileNotFoundError") == last
 
 
 def test_a_dry_run_lists_jobs_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

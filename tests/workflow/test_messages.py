@@ -87,3 +87,14 @@ def test_check_data_reports_on_a_dataset_beside_one_that_is_missing(snakemake: R
     annotate({"datasets": {"other": config["datasets"]["other"]}}, tmp_path / "data")
     said = snakemake("--configfile", str(tmp_path / "config.yaml"), "--", "check_data", fails=True).stdout
     assert "DataError: manifest.csv" in said and "Traceback" not in said
+
+
+def test_a_file_that_was_named_and_is_not_there_is_one_line(snakemake: Run, tmp_path: Path) -> None:
+    config = toy_config()
+    config["training"]["toy"]["init_weights"] = "none.safetensors"
+    said = snakemake("--dry-run", "--configfile", str(write_config(tmp_path, config)), fails=True).stdout
+    assert "ConfigError in config.yaml: training/toy/init_weights: none.safetensors is not there, allowed: " in said
+    assert "affected files" not in said
+    said = snakemake("--dry-run", "--configfile", "none.yaml", fails=True).stdout
+    assert "\nFileNotFoundError: [Errno 2] No such file or directory: 'none.yaml'\n" in f"\n{said}"
+    assert "Traceback" not in said

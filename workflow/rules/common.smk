@@ -18,7 +18,7 @@ from oneshui.files import read_header, spec_hash
 from oneshui.inputs import Results, Runs, methods_that_need
 from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.checks import check, refuse_braces, refuse_unwritable
-from oneshui.planning.missing import missing_datasets, no_such_file
+from oneshui.planning.missing import missing_datasets, missing_weights, no_such_file
 from oneshui.planning.networks import refuse_networks
 from oneshui.presence import SNAKEMAKE, hold, locked_message
 from oneshui.runs import Model, Run
@@ -62,7 +62,9 @@ def in_our_words(record):
             targets = workflow.dag_settings.targets
             published = Path(RESOURCES, "datasets.yaml")
             record.msg = (
-                missing_datasets(config, targets, files, published) or record.msg
+                missing_datasets(config, targets, files, published)
+                or missing_weights(config, files, CONFIG_FILE)
+                or record.msg
             )
     return True
 

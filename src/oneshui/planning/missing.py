@@ -74,6 +74,18 @@ def missing_datasets(config: Config, targets: Iterable[str], files: Iterable[str
     ])  # fmt: skip
 
 
+def missing_weights(config: Config, files: Iterable[str], where: str) -> str:
+    """Return what to say if Snakemake misses a file of initial weights; else nothing."""
+    missed = set(files)
+    lines = [
+        f"ConfigError in {where}: training/{name}/init_weights: {entry['init_weights']} is not there, allowed: random, "
+        "timm, or a file that ends in .safetensors"
+        for name, entry in config["training"].items()
+        if entry["init_weights"] in missed
+    ]
+    return "\n".join(lines)
+
+
 def _indexed(dataset: str) -> bool:
     return os.path.exists(f"results/data/{dataset}/index.parquet")
 
