@@ -1,5 +1,6 @@
 """Initial (ImageNet) weights: where they are looked for, how they are read, and the input they were trained with."""
 
+import logging
 from pathlib import Path
 
 import huggingface_hub
@@ -85,7 +86,7 @@ def find_weights(model: str, weights_root: str | Path | None) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     tried.append(f"the hub's cache has no {config.hf_hub_id}")
-    huggingface_hub.utils.logging.set_verbosity_error()  # it would show every attempt on the terminal
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would show every attempt on the terminal
     try:
         return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, _HUB_FILE))
     except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
