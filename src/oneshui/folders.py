@@ -131,6 +131,8 @@ def _new_folder(parent: Path, name: str) -> tuple[Path, int | None]:
 
 
 def _remove_if_left(folder: Path) -> None:
+    if os.lstat(folder).st_uid != os.geteuid():
+        return  # in /tmp somebody else could put links into it while root removes what is there
     try:
         held = lock(folder / _LOCK, create=False)
     except FileNotFoundError:

@@ -69,6 +69,18 @@ def test_what_a_living_writer_uses_stays(writer: "subprocess.Popen[str]", tmp_pa
         end(writer)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_removes_nothing_of_other_users(writer: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    end(writer)
+    (left,) = tmp_path.iterdir()
+    os.chown(left, 12345, -1)
+    remove_left(tmp_path)
+    assert left.exists()
+    os.chown(left, os.geteuid(), -1)
+    remove_left(tmp_path)
+    assert not left.exists()
+
+
 def test_folders_that_are_not_ours_stay(tmp_path: Path) -> None:
     for name in (".cache.abcdefgh.tmp", "a.csv.abcdefgh.tmp", ".a.csv.tmp", ".a.csv.abcdefg.tmp"):
         (tmp_path / name).mkdir()
