@@ -161,7 +161,7 @@ def rust() -> None:
 
 @pytest.mark.parametrize(("write", "reason"), [(chained, "Disk quota exceeded"), (rust, "No space left on device")])
 def test_a_full_disk_is_told_however_a_library_says_it(tmp_path: Path, write: Callable[[], None], reason: str) -> None:
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path} ({reason})")), own_folder(tmp_path, "a"):
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path} ({reason}; ")), own_folder(tmp_path, "a"):
         write()
     assert not list(tmp_path.iterdir())
 
