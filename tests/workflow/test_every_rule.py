@@ -26,7 +26,7 @@ def full_config(folder: Path) -> dict[str, Any]:
     training = config["training"]["toy"]
     training |= {"model": TAG, "model_options": TINY, "init_weights": "timm", "epochs": 1, "warmup_epochs": 0}
     del training["mean"], training["std"]
-    table = {**config["tables"]["toy"], "methods": ["ssd", "jit", "scrub", "identity_edits"]}
+    table = {**config["tables"]["toy"], "methods": ["ssd", "scrub", "identity_edits"]}
     table |= {"privacy": True, "traces": True}
     blocks = {"table": "toy", "blocks": [{"dataset": "toy", "n": 3}]}
     return {
