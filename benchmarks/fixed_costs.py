@@ -20,6 +20,8 @@ import torch
 import yaml
 from benchmarks.measuring import describe
 
+from oneshui.data.layouts import annotation_files
+
 ROOT = Path(__file__).resolve().parents[1]
 _QUICKLY = "from oneshui.startup import quick_imports\nwith quick_imports():"
 JOBS = {
@@ -49,7 +51,10 @@ def dry_run(times: int, folder: Path) -> tuple[float, float, int]:
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config |= {"seeds": list(range(len(config["seeds"]) * times)), "data_root": str(folder)}
     for entry in config["datasets"].values():
-        (folder / entry["folder"]).mkdir(exist_ok=True)
+        raw = folder / entry["folder"]
+        raw.mkdir(exist_ok=True)
+        for name in annotation_files(entry["layout"], raw, entry["options"]):
+            Path(name).touch()
     path = folder / f"config_{times}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),

@@ -38,6 +38,7 @@ from oneshui.methods import make_method
 from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
 from oneshui.planning.rates import OPTIONAL, Rate, read_rates
+from oneshui.resume import Resume
 from oneshui.scoring import score_images
 from oneshui.sets import ImageSet
 from oneshui.stages.images import input_of
@@ -185,7 +186,7 @@ def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Nam
         )
         torch.manual_seed(0)
         network = build_model(model_spec).to(device)
-        trainer = Trainer(network, spec, images, images, stream=("rates",), sidecar=Path(os.devnull), fingerprint="")
+        trainer = Trainer(network, spec, images, images, stream=("rates",), resume=Resume(None, "", images.device))
         others = methods if precision == "fp32" else {}
         found = measure(trainer, images, others, min(args.few, args.images), args.rounds)
         rates.append(Rate(

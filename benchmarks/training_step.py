@@ -8,10 +8,8 @@ over rounds of the ratio of their times.
 """
 
 import argparse
-import os
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from benchmarks.measuring import TASK, describe, random_images
@@ -20,12 +18,13 @@ from torch import Tensor
 from oneshui.config import TrainSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.models import ModelSpec, build_model
+from oneshui.resume import Resume
 from oneshui.sets import ImageSet, InputSpec
 from oneshui.training import Trainer
 from oneshui.utilisation import forward_flop, peak_of, training_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ready(ImageSet):
     """Images whose every batch is the same one, made before."""
 
@@ -44,7 +43,7 @@ def trainer_on(images: ImageSet, model: str, precision: str, batch_size: int) ->
     })  # fmt: skip
     torch.manual_seed(0)
     network = build_model(ModelSpec(model, TASK, images.input.px, 0.5, 0.5)).to(images.device).train()
-    return Trainer(network, spec, images, images, stream=("step",), sidecar=Path(os.devnull), fingerprint="")
+    return Trainer(network, spec, images, images, stream=("step",), resume=Resume(None, "", images.device))
 
 
 def seconds(trainer: Trainer, steps: int) -> float:

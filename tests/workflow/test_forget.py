@@ -110,7 +110,7 @@ def test_one_photo_of_any_size_of_somebody_unknown(bare: Path) -> None:
         (["--method", "ssd", "--artefact", MODEL], "is not an artefact. Name a file under results/artefacts"),
         (["--method", "jit", "--output", "photo0.png"], "photo0.png is there, and nothing is replaced"),
         (["--method", "jit", "--config", "labels.json"], "labels.json: it = ["),
-        (["--method", "jit", "--config", "none.yaml"], "none.yaml cannot be used (No such file"),
+        (["--method", "jit", "--config", "none.yaml"], "none.yaml cannot be read (No such file"),
         (["--method", "jit", "--output", "photo0.png/f"], "photo0.png cannot be used ("),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT
+from tests.workflow.conftest import ROOT, annotate
 
 pytestmark = pytest.mark.slow
 POD = yaml.safe_load((ROOT / "profiles/kubernetes/job.yaml").read_text())["spec"]["template"]["spec"]
@@ -36,8 +36,7 @@ def test_shell_understands_the_script() -> None:
 
 def test_commands_plan_the_papers_grid(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    for entry in config["datasets"].values():
-        (tmp_path / "data" / entry["folder"]).mkdir(parents=True)
+    annotate(config, tmp_path / "data")
     where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--workflow-profile",
              str(ROOT / "profiles/default"), "--configfile", str(ROOT / "config/config.yaml")]  # fmt: skip
     (unlock,) = (shlex.split(line) for line in SCRIPT.splitlines() if "--unlock" in line)

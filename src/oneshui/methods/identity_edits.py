@@ -23,7 +23,7 @@ from oneshui.tasks import Task
 #: share of the mean square of activations that the map between two models has as its penalty
 _MAP_RIDGE = 1e-3
 #: images on which a network is tried
-_TRIED = 8
+_TRIED = 4
 #: largest scale of a person's edits
 _LARGEST_GAIN = 2.0
 #: channels that a layer moves less than this share of the most moved one are not edited
@@ -90,7 +90,7 @@ class IdentityEdits(params.IdentityEdits):
         for parameter in like.parameters():
             if not parameter.any():  # scales of batch norms often start at 0, behind which no layer matters
                 nn.init.ones_(parameter)
-        edit_points(like, torch.cat([images * size for size in (1.0, 0.5, -1.0, -0.5)]), self.blocks)
+        edit_points(like, torch.cat([images, -images]), self.blocks)
 
     def precompute(
         self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold]
