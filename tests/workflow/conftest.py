@@ -103,6 +103,11 @@ def run_workflow(folder: Path, *arguments: str, fails: bool = False) -> subproce
     return done
 
 
+def logs_of(folder: Path) -> list[str]:
+    """Return all that Snakemake said in each run in ``folder``; the terminal shows less (``logger: oneshui``)."""
+    return [path.read_text() for path in sorted((folder / ".snakemake/log").glob("*.snakemake.log"))]
+
+
 @pytest.fixture
 def snakemake(tmp_path: Path) -> Run:
     """``run_workflow`` in ``tmp_path``, or in ``folder``."""

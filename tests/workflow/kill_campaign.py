@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.workflow.conftest import command, jobs, toy_config, write_config
+from tests.workflow.conftest import command, jobs, logs_of, toy_config, write_config
 from tests.workflow.same_results import differences
 from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
@@ -184,7 +184,7 @@ def undisturbed(folder: Path) -> tuple[Told, dict[str, list[float]]]:
         while workflow.poll() is None:
             seen |= jobs_of.running()
             time.sleep(_POLL_S)
-    told = Told.of((folder / "said").read_text())
+    told = Told.of(logs_of(folder)[-1])
     assert workflow.returncode == 0, told.text[-5000:]
     took = defaultdict(list)
     for job in seen.values():
@@ -279,7 +279,7 @@ class Campaign:
         for rule, moment in moments.values():
             if moment is not None:  # it ended with Snakemake
                 self.wanted[rule].insert(0, moment)
-        told = Told.of((self.folder / "said").read_text())
+        told = Told.of(logs_of(self.folder)[-1])
         self.finished += told.finished
         ended = f"{self.stopped[-1]}" if stop else f"status {workflow.returncode}"
         killed = ", ".join(rule for rule, _ in self.killed[before:])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, Run, planned, run_workflow, toy_config, write_config
+from tests.workflow.conftest import ROOT, Run, logs_of, planned, run_workflow, toy_config, write_config
 from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
 from oneshui.files import read_header, sha256_file
@@ -51,11 +51,11 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     config = full_config(tmp_path)
     arguments = ("--configfile", str(write_config(tmp_path, config)), "--")
     ranking = "results/selection/toy/n3/jit.csv"
-    output = snakemake(*arguments, "all", "report", "check_data", ranking).stdout
+    snakemake(*arguments, "all", "report", "check_data", ranking)
     known = yaml.safe_load((ROOT / "config/demo.yaml").read_text())["training"]["demo"]  # whose speed is known
     arguments = ("--configfile", str(write_config(tmp_path, {**config, "training": {"toy": known}})), "--")
-    output += snakemake(*arguments, "plan").stdout
-    assert set(RULE.findall(output)) & rules_of_the_workflow() == rules_of_the_workflow()
+    snakemake(*arguments, "plan")
+    assert set(RULE.findall("".join(logs_of(tmp_path)))) & rules_of_the_workflow() == rules_of_the_workflow()
     model = read_header(tmp_path / "results/models/toy/seed0/pretrain.safetensors")
     assert model["weights"] == sha256_file(tmp_path / "weights" / f"{TAG}.safetensors")
     edited = read_header(tmp_path / "results/unlearned/toy/n3/seed0/pretrain/identity_edits.safetensors")
@@ -77,7 +77,8 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     np.testing.assert_allclose(means, bars[~of_seeds].set_index(keys)["value"].reindex(means.index), rtol=1e-6)
 
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
-    again = run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config))).stdout
+    run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config)))
+    again = logs_of(tmp_path)[-1]
     assert {"attack_trained", "attack_unlearned"} <= set(RULE.findall(again))
     assert not {"train_pretrain", "score_pretrain", "unlearn", "fetch_weights"} & set(RULE.findall(again))
     several = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")

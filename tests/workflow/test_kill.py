@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.workflow.conftest import Run, command, tensor_hashes, toy_config, toy_with, write_config
+from tests.workflow.conftest import Run, command, logs_of, tensor_hashes, toy_config, toy_with, write_config
 from tests.workflow.kill_campaign import left_over, run_campaign, working_in
 from tests.workflow.same_results import differences
 
@@ -96,7 +96,6 @@ def test_a_full_disk_ends_with_one_message_and_nothing_is_lost_once_there_is_roo
         pytest.skip("this machine lets nobody mount")
     try:
         snakemake(*arguments, folder=straight)
-        finished: list[str] = []
         # too little for the raw images, for the packed ones, for a model, for the unlearned one
         used = 4096 * sum(
             -(-path.stat().st_size // 4096) for path in (straight / "results").rglob("*") if path.is_file()
@@ -107,10 +106,9 @@ def test_a_full_disk_ends_with_one_message_and_nothing_is_lost_once_there_is_roo
             told = [line for line in said.splitlines() if re.search(r"no room left to write in|\.npy needs", line)]
             assert told and all("Free some space" in line for line in told), said[-3000:]
             assert "Traceback" not in said and not left_over(small)
-            finished += re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", said, re.M)
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        said = snakemake(*arguments, folder=small).stdout
-        finished += re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", said, re.M)
+        snakemake(*arguments, folder=small)
+        finished = re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", "\n".join(logs_of(small)), re.M)
         assert len(finished) == len(set(finished)) == 7, finished  # each job ended well once
         assert not differences(small, straight)
     finally:
