@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError
+from oneshui.log import logger
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, OutOfFold, Unlearned, parameters_of, relative_change
 from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
+from oneshui.resume import NEVER, Resume, State
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
 
@@ -93,8 +95,9 @@ class IdentityEdits(params.IdentityEdits):
         edit_points(like, torch.cat([images, -images]), self.blocks)
 
     def precompute(
-        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold]
-    ) -> Artefact:
+        self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, out_of_fold: Sequence[OutOfFold],
+        resume: Resume = NEVER,
+    ) -> Artefact:  # fmt: skip
         """Return keys and changes of every person and layer.
 
         Cost: two forward passes of the model and of each fold model over D_tr, and for each person a few over their
@@ -105,11 +108,12 @@ class IdentityEdits(params.IdentityEdits):
         others = [fold.load() for fold in out_of_fold]
         identities, folds = folds_of_identities(train, out_of_fold)
         made = _Precompute(self, model, others, points, train)
-        made.fit(val, folds[torch.searchsorted(identities, train.identities)])
-        found = [
-            made.edits_of(train.subset(train.identities == identity), fold)
-            for identity, fold in zip(identities.tolist(), folds.tolist(), strict=True)
-        ]
+        found = made.resumed(resume)
+        if not found:
+            made.fit(val, folds[torch.searchsorted(identities, train.identities)])
+        for identity, fold in list(zip(identities.tolist(), folds.tolist(), strict=True))[len(found) :]:
+            found.append(made.edits_of(train.subset(train.identities == identity), fold))
+            resume.save(lambda: made.state(found))
         gains = [gain for _, gain in found]
         mean_gain = sum(gains) / len(gains)
         if self.calibrate == "shared":
@@ -209,7 +213,7 @@ class _Precompute:
     def __init__(
         self, method: IdentityEdits, model: nn.Module, others: list[nn.Module], points: list[EditPoint], train: ImageSet
     ) -> None:
-        self.method, self.others, self.points, self.train = method, others, points, train
+        self.method, self.points, self.train = method, points, train
         self.edited = copy.deepcopy(model)
         self.plain = Recorder(model, points)
         self.folds = [Recorder(other, points) for other in others]
@@ -224,7 +228,7 @@ class _Precompute:
             fold_of_image: (N,) on the CPU.
         """
         grams: list[Tensor | float] = [0.0] * len(self.points)
-        pairs = [[_Ridge() for _ in self.points] for _ in self.others]
+        pairs = [[_Ridge() for _ in self.points] for _ in self.folds]
         people = val.identities.unique()
         half = val.subset(torch.isin(val.identities, people[::2]))
         for images, chosen in ((self.train, fold_of_image), (half, torch.full((len(half),), -1))):
@@ -243,6 +247,34 @@ class _Precompute:
             penalty = self.method.ridge * gram.diagonal().mean()
             self.roots.append(torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).to(gram)))
         self.maps = [[ridge.solution() for ridge in ridges] for ridges in pairs]
+
+    def state(self, found: Sequence[tuple[list[Edit], float]]) -> State:
+        """Return what was fitted, and the edits and gains of the first people."""
+        edits = {f"{n}.{i}": edit for n, (of_person, _) in enumerate(found) for i, edit in enumerate(of_person)}
+        groups = {
+            "root": {str(i): root for i, root in enumerate(self.roots)},
+            "map": {f"{fold}.{i}": each for fold, maps in enumerate(self.maps) for i, each in enumerate(maps)},
+            "keys": {name: edit.keys for name, edit in edits.items()},
+            "changes": {name: edit.changes for name, edit in edits.items()},
+        }
+        return groups, {"gains": [gain for _, gain in found]}
+
+    def resumed(self, resume: Resume) -> list[tuple[list[Edit], float]]:
+        """Put back what ``state`` returned in a process that was killed; return the edits and gains, none at first."""
+        loaded = resume.load()
+        if loaded is None:
+            return []
+        groups, note = loaded
+        layers = range(len(self.points))
+        with resume.restoring():
+            self.roots = [groups["root"][str(i)] for i in layers]
+            self.maps = [[groups["map"][f"{fold}.{i}"] for i in layers] for fold in range(len(self.folds))]
+            found = [
+                ([Edit(groups["keys"][f"{n}.{i}"], groups["changes"][f"{n}.{i}"]) for i in layers], float(gain))
+                for n, gain in enumerate(note["gains"])
+            ]
+        logger.info("resuming after %d people", len(found))
+        return found
 
     def edits_of(self, images: ImageSet, fold: int) -> tuple[list[Edit], float]:
         """Return one person's edit of each point, in the order of depth, and the gain that would suit them.

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.unit.methods.networks import TASKS
 from torch import Tensor, nn
 
+from oneshui import resume as resume_module
 from oneshui.errors import ArtefactError
 from oneshui.methods import folds_of, make_method
 from oneshui.methods.base import Artefact, OutOfFold
@@ -23,6 +26,7 @@ from oneshui.methods.identity_edits import (
     without,
 )
 from oneshui.models import ModelSpec, build_model
+from oneshui.resume import Resume
 from oneshui.sets import ImageSet, Support
 
 METHOD = IdentityEdits(
@@ -281,6 +285,29 @@ def test_all_people_share_the_mean_of_their_scales() -> None:
     assert len({round(scale, 3) for scale in scales}) > 1
     torch.testing.assert_close(shared.tensors[name], sum(scales) / 8 * plain.tensors[name], rtol=1e-4, atol=1e-6)
     assert shared.metadata["mean_gain"] == pytest.approx(sum(scales) / 8, rel=1e-4)
+
+
+def test_a_killed_precompute_goes_on_after_the_last_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = dataclasses.replace(METHOD, calibrate="shared")
+    straight, asked, real = precomputed(method), list[int](), _Precompute.edits_of
+    monkeypatch.setattr(resume_module, "_SHARE", 1e9)  # a state after every person
+
+    def edits_of(self: _Precompute, images: ImageSet, fold: int) -> Any:
+        asked.append(int(images.identities[0]))
+        if asked == [0, 1, 2, 3]:
+            raise KeyboardInterrupt
+        return real(self, images, fold)
+
+    monkeypatch.setattr(_Precompute, "edits_of", edits_of)
+    resume = Resume(tmp_path / "a.resume", "mine", torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS, resume=resume)
+    monkeypatch.setattr(_Precompute, "fit", lambda *_: pytest.fail("it was fitted before"))
+    resume = Resume(tmp_path / "a.resume", "mine", torch.device("cpu"))
+    after = method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS, resume=resume)
+    assert asked == [0, 1, 2, 3, 3, 4, 5, 6, 7]
+    assert all(torch.equal(value, after.tensors[name]) for name, value in straight.tensors.items())
+    assert after.metadata == straight.metadata
 
 
 def test_memory_of_a_person_is_stated() -> None:
