@@ -7,6 +7,7 @@ possible. It is the solution of a ridge regression, as in model editing (ROME, M
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from oneshui.errors import ArtefactError
 from oneshui.log import logger
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, OutOfFold, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned
 from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
 from oneshui.resume import NEVER, Resume, State
 from oneshui.sets import ImageSet, Support
@@ -47,14 +48,21 @@ class Edit:
     keys: Tensor
     changes: Tensor
 
-    def whitened(self, weight: float) -> Tensor:
-        """Return D L, (d_out, d_in)."""
+    def change(self, weight: float, root: Tensor) -> Tensor:
+        """Return D, (d_out, d_in), as the product of two thin matrices: ``root``, L, is large.
+
+        Args:
+            weight: w.
+            root: L, (d_in, d_in), lower triangular.
+        """
         small = torch.eye(len(self.keys), dtype=self.keys.dtype, device=self.keys.device) / weight
-        solved: Tensor = torch.linalg.solve(small + self.keys @ self.keys.T, self.keys)
-        return self.changes.T @ solved
+        left = torch.linalg.solve(small + self.keys @ self.keys.T, self.changes).T
+        right = torch.linalg.solve_triangular(root, self.keys, upper=False, left=False)
+        product: Tensor = left @ right
+        return product
 
     def of_rank(self, rank: int, weight: float) -> "Edit":
-        """Return the edit with ``rank`` rows that is closest in what it does to everybody's images.
+        """Return the edit with ``rank`` rows that is closest in what it does to everybody's images, |(D - D') L|.
 
         It is the truncated singular value decomposition of D L, written as keys and changes again.
         """
@@ -139,20 +147,27 @@ class IdentityEdits(params.IdentityEdits):
         )
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
-        """Return the model with the edits of the people who ask. Cost: one solution a layer; no pass."""
+        """Return the model with the edits of the people who ask. Cost: one solution a layer; no pass.
+
+        The relative step is that of what the edited layers give for the training images: root mean squares. Weights
+        would say little: a change along inputs that hardly occur is large, and does next to nothing.
+        """
         if artefact is None:
             raise ArtefactError("identity_edits needs its artefact, the edits of every person. Precompute it.")
         identities = artefact.need("identities").cpu()
         asked = torch.isin(identities, support.identities).nonzero()[:, 0].tolist()
         result = copy.deepcopy(model)
+        moved = before = 0.0
         for layer in artefact.metadata["layers"] if asked else []:
             weight = self._weight(layer == artefact.metadata["layers"][-1])
             edits = [_edit_of(artefact, layer, person) for person in asked]
             parts = [stacked(edits)] if self.solve == "joint" else edits
-            change = torch.stack([edit.whitened(weight) for edit in parts]).sum(0)
             root, scale = artefact.need(f"{layer}/root").double(), artefact.need(f"{layer}/scale").double()
-            _add(result.get_submodule(layer), _unwhitened(change, root), scale)
-        step = relative_change(parameters_of(model), parameters_of(result))
+            change = torch.stack([edit.change(weight, root) for edit in parts]).sum(0)
+            before += float((scale[:, None] * _matrix(model.get_submodule(layer)).to(scale) @ root).square().sum())
+            moved += float((change @ root).square().sum())
+            _add(result.get_submodule(layer), change, scale)
+        step = math.sqrt(moved / before) if before else 0.0
         unknown = len(support.identities) - len(asked)
         return Unlearned(result, {"relative_step": step, "unknown_identities": float(unknown)})
 
@@ -290,7 +305,8 @@ class _Precompute:
             _, theirs, answer = other(batch)
             mapped.append([_apply(weights, x) for weights, x in zip(maps, theirs, strict=True)])
             answers.append(answer)
-        edits = []
+        edits: list[Edit] = []
+        changes: list[Tensor] = []
         with _restored(self.edited, self.points):
             recorder = Recorder(self.edited, self.points)
             for i, point in enumerate(self.points):
@@ -300,22 +316,23 @@ class _Precompute:
                     inside = [mapped[number][i] for number in range(len(mapped)) if number != fold]
                     target = sums[i] + target - torch.stack(inside).mean(0)
                 edits.append(self._solved(i, keys[i].flatten(0, 1), (target - here[i]).flatten(0, 1), is_last))
-                self._edit(i, point, edits[-1], 1.0)
+                changes.append(edits[-1].change(self.method._weight(is_last), self.roots[i]))
+                self._edit(point, changes[-1])
         if self.method.calibrate == "none":
             return edits, 1.0
-        return edits, self._gain(batch, images, edits, _sureness(images, answers[fold]), _sureness(images, logits))
+        return edits, self._gain(batch, images, changes, _sureness(images, answers[fold]), _sureness(images, logits))
 
     def _solved(self, i: int, keys: Tensor, changes: Tensor, is_last: bool) -> Edit:
         whitened = torch.linalg.solve_triangular(self.roots[i], keys.T, upper=False).T
         edit = Edit(whitened, changes)
         return edit if self.method.rank is None else edit.of_rank(self.method.rank, self.method._weight(is_last))
 
-    def _edit(self, i: int, point: EditPoint, edit: Edit, gain: float) -> None:
-        weight = self.method._weight(i == len(self.points) - 1)
-        change = _unwhitened(gain * edit.whitened(weight), self.roots[i])
+    def _edit(self, point: EditPoint, change: Tensor) -> None:
         _add(self.edited.get_submodule(point.layer), change, point.scale)
 
-    def _gain(self, batch: Tensor, images: ImageSet, edits: list[Edit], wanted: float, original: float) -> float:
+    def _gain(
+        self, batch: Tensor, images: ImageSet, changes: Sequence[Tensor], wanted: float, original: float
+    ) -> float:
         """Return the scale at which the model is as sure of a person's labels as ``wanted``, starting at ``original``.
 
         It is the smallest such scale, between two that were tried, or the one that comes closest.
@@ -326,8 +343,8 @@ class _Precompute:
         sure = [original]
         for number in range(1, params.CALIBRATION_STEPS + 1):
             with _restored(self.edited, self.points), torch.no_grad():
-                for i, (point, edit) in enumerate(zip(self.points, edits, strict=True)):
-                    self._edit(i, point, edit, number * step)
+                for point, change in zip(self.points, changes, strict=True):
+                    self._edit(point, number * step * change)
                 sure.append(_sureness(images, self.edited(batch)))
             if sure[-1] <= wanted:
                 return step * (number - (sure[-1] - wanted) / (sure[-1] - sure[-2]))
@@ -393,10 +410,10 @@ def _edit_of(artefact: Artefact, layer: str, person: int) -> Edit:
     return Edit(artefact.need(f"{layer}/keys")[here].double(), artefact.need(f"{layer}/changes")[here].double())
 
 
-def _unwhitened(change: Tensor, root: Tensor) -> Tensor:
-    """Return D from D L."""
-    plain: Tensor = torch.linalg.solve_triangular(root, change, upper=False, left=False)
-    return plain
+def _matrix(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().flatten(1)
 
 
 def _add(layer: nn.Module, change: Tensor, scale: Tensor) -> None:

@@ -169,6 +169,10 @@ def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
     torch.testing.assert_close(moved, (change / scale[:, None]).reshape(8, 8, 3, 3).detach(), rtol=2e-4, atol=1e-6)
 
 
+#: of the inputs of some layer: lower triangular
+ROOT = torch.linalg.cholesky(torch.eye(9, dtype=torch.float64) + 0.3)
+
+
 def some_edit(rows: int, seed: int) -> Edit:
     draw = torch.Generator().manual_seed(seed)
     return Edit(
@@ -179,21 +183,21 @@ def some_edit(rows: int, seed: int) -> Edit:
 
 def test_a_low_rank_is_the_truncated_svd_of_the_whitened_change() -> None:
     edit = some_edit(7, 0)
-    u, s, v = torch.linalg.svd(edit.whitened(3.0))
+    u, s, v = torch.linalg.svd(edit.change(3.0, ROOT) @ ROOT)
     for rank in (1, 2, 4):
         kept = edit.of_rank(rank, 3.0)
         assert kept.keys.shape == (rank, 9) and kept.changes.shape == (rank, 5)
-        torch.testing.assert_close(kept.whitened(3.0), (u[:, :rank] * s[:rank]) @ v[:rank])
+        torch.testing.assert_close(kept.change(3.0, ROOT) @ ROOT, (u[:, :rank] * s[:rank]) @ v[:rank])
     assert edit.of_rank(7, 3.0) is edit
 
 
 def test_edits_of_people_whose_inputs_are_far_apart_do_not_meet_in_a_joint_solution() -> None:
     one, other = some_edit(2, 0), some_edit(2, 1)
     apart = [Edit(edit.keys * mask, edit.changes) for edit, mask in zip((one, other), masks(), strict=True)]
-    total = sum((edit.whitened(3.0) for edit in apart), torch.zeros(5, 9, dtype=torch.float64))
-    torch.testing.assert_close(stacked(apart).whitened(3.0), total)
+    total = sum((edit.change(3.0, ROOT) for edit in apart), torch.zeros(5, 9, dtype=torch.float64))
+    torch.testing.assert_close(stacked(apart).change(3.0, ROOT), total)
     both = [one, other]
-    assert not torch.allclose(stacked(both).whitened(3.0), one.whitened(3.0) + other.whitened(3.0))
+    assert not torch.allclose(stacked(both).change(3.0, ROOT), one.change(3.0, ROOT) + other.change(3.0, ROOT))
 
 
 def masks() -> tuple[Tensor, Tensor]:
@@ -230,6 +234,21 @@ def test_after_a_request_the_artefact_holds_nothing_of_that_person() -> None:
     assert gone.diagnostics == {"relative_step": 0.0, "unknown_identities": 1.0}
 
 
+def test_the_relative_step_is_that_of_the_layers_output_on_the_training_images() -> None:
+    result = dataclasses.replace(METHOD, ridge=1e-6).unlearn(
+        network(0), ask(3, 4), precomputed(dataclasses.replace(METHOD, ridge=1e-6)), seed=0
+    )
+    name = "layer4.0.conv2"
+    z, _ = flow(network(0), TRAIN.pixels, "layer4.0")
+    norm = network(0).get_submodule("layer4.0.bn2")
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    before, after = (
+        scale[:, None] * model.get_submodule(name).weight.detach().flatten(1) for model in (network(0), result.model)
+    )
+    wanted = ((after - before) @ z.flatten(0, 1).T).norm() / (before @ z.flatten(0, 1).T).norm()
+    assert result.diagnostics["relative_step"] == pytest.approx(float(wanted), rel=1e-3)
+
+
 def test_the_model_stays_as_it_is_for_people_whom_nobody_knows() -> None:
     result = METHOD.unlearn(network(0), ask(77, 78), precomputed(), seed=0)
     assert result.diagnostics == {"relative_step": 0.0, "unknown_identities": 2.0}
@@ -243,10 +262,11 @@ def test_a_person_s_edits_are_scaled_until_the_model_is_as_sure_as_is_wanted() -
     made.fit(VAL, PEOPLE % 2)
     own = TRAIN.subset(PEOPLE == 3)
     (edit,), _ = made.edits_of(own, 1)
+    changes = [edit.change(METHOD.weight, made.roots[0])]
     batch = own.images(torch.arange(3))
 
     def sureness(gain: float, person: ImageSet) -> float:
-        change = gain * (edit.whitened(METHOD.weight) @ torch.linalg.inv(made.roots[0]))
+        change = gain * edit.change(METHOD.weight, made.roots[0])
         model = network(0)
         _add(model.get_submodule("layer4.0.conv2"), change, points[0].scale)
         with torch.no_grad():
@@ -258,9 +278,9 @@ def test_a_person_s_edits_are_scaled_until_the_model_is_as_sure_as_is_wanted() -
     original = sureness(0.0, person)
     assert sureness(1.0, person) < sureness(0.5, person) < original
     for gain in (0.4, 1.1):
-        assert made._gain(batch, person, [edit], sureness(gain, person), original) == pytest.approx(gain, rel=0.05)
-    assert made._gain(batch, person, [edit], -1.0, original) == pytest.approx(2.0)
-    assert made._gain(batch, person, [edit], original + 0.1, original) == 0.0
+        assert made._gain(batch, person, changes, sureness(gain, person), original) == pytest.approx(gain, rel=0.05)
+    assert made._gain(batch, person, changes, -1.0, original) == pytest.approx(2.0)
+    assert made._gain(batch, person, changes, original + 0.1, original) == 0.0
     assert torch.equal(
         made.edited.state_dict()["layer4.0.conv2.weight"], network(0).state_dict()["layer4.0.conv2.weight"]
     )
