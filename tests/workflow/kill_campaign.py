@@ -168,7 +168,11 @@ def started(folder: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
     """
     line = command(folder, *options, "--configfile", str(folder / "config.yaml"), "--", *TARGETS)
     with open(folder / "said", "wb") as file:
-        workflow = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        # a shell in the background has its children ignore Ctrl-C, and theirs
+        workflow = subprocess.Popen(
+            line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     try:
         yield workflow
     finally:
