@@ -57,6 +57,7 @@ def test_what_is_made_without_data_that_is_gone_is_planned(snakemake: Run, tmp_p
     assert jobs(snakemake(*arguments, f"results/unlearned/{of}/pretrain/ssd.safetensors").stdout) == {"unlearn": 1}
 
 
+@pytest.mark.slow
 def test_a_target_that_nothing_makes_is_told_with_those_that_there_are(snakemake: Run, tmp_path: Path) -> None:
     path, target = write_config(tmp_path, toy_config()), "results/tables/toi.csv"
     said = snakemake("--dry-run", "--configfile", str(path), "--", target, fails=True).stdout
@@ -126,6 +127,7 @@ def test_impossible_configuration_is_refused(
     assert "Traceback" not in said and "pydantic" not in said and 'File "' not in said
 
 
+@pytest.mark.slow
 def test_names_that_yaml_takes_for_something_else_are_told_without_places_in_our_code(
     snakemake: Run, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ def test_names_that_yaml_takes_for_something_else_are_told_without_places_in_our
     assert "Traceback" not in said and 'File "' not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "part"),
     [

@@ -82,7 +82,7 @@ def test_networks_are_left_as_they_were() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("name", ["nf_regnet_b0", "resnetv2_50x1_bit", "tf_efficientnet_cc_b0_4e"])
+@pytest.mark.parametrize("name", ["nf_regnet_b0", pytest.param("tf_efficientnet_cc_b0_4e", marks=pytest.mark.slow)])
 def test_a_network_whose_last_block_cannot_be_edited_is_refused(name: str) -> None:
     model, images = trained_like(name, {})
     with pytest.raises(
