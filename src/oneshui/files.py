@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oneshui.errors import DataError
-from oneshui.folders import own_folder
+from oneshui.folders import full_disk, own_folder
 
 #: the one entry in the metadata of our safetensors files
 HEADER_KEY = "oneshui"
@@ -62,7 +62,7 @@ def reserve(path: Path, size: int, name: str | Path) -> None:
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if full_disk(error) is None:
             raise
         free = shutil.disk_usage(path.parent).free
         raise DataError(

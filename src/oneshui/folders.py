@@ -79,7 +79,7 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
     except OneShuiError:
         raise
     except Exception as error:
-        reason = _full(error)
+        reason = full_disk(error)
         if reason is None:
             raise
         free = shutil.disk_usage(folder).free / 1e6
@@ -90,7 +90,7 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _full(error: BaseException | None) -> str | None:
+def full_disk(error: BaseException | None) -> str | None:
     """Return the system's message if an error, or one that led to it, is a full disk."""
     while error is not None:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -59,18 +59,19 @@ def relearned(model: nn.Module, shown: ImageSet, held: ImageSet, *, seed: int) -
     student = copy.deepcopy(model).eval()
     optimiser = torch.optim.Adam(student.parameters(), lr=_LR)
     draw = torch.Generator().manual_seed(seed)
-    found = [_measured(student, held)]
+    found = [measure_on(student, held)]
     for _ in range(RELEARN_STEPS):
         rows = torch.randperm(len(shown), generator=draw)[:_BATCH]
         loss = shown.task.losses(student(shown.images(rows)), shown.labels[rows.to(shown.device)]).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        found.append(_measured(student, held))
+        found.append(measure_on(student, held))
     return found
 
 
-def _measured(model: nn.Module, images: ImageSet) -> float:
+def measure_on(model: nn.Module, images: ImageSet) -> float:
+    """Return accuracy or mAP of a model on images."""
     with torch.inference_mode():
         logits = torch.cat([model(batch).float() for batch, _ in images.batches(_BATCH)])
     return measure(images.task.kind, logits.cpu().numpy(), images.labels.cpu().numpy())

@@ -25,15 +25,9 @@ class BadTeacher(params.BadTeacher):
     """
 
     def unlearn(
-        self,
-        model: nn.Module,
-        forget: ImageSet,
-        retain: ImageSet,
-        *,
-        seed: int,
-        rebuild: Rebuild,
+        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild,
         resume: Resume = NEVER,
-    ) -> Unlearned:
+    ) -> Unlearned:  # fmt: skip
         """Return the student. Cost: ``epochs`` trainings over D_f and D_r, and a pass of each teacher beside."""
         competent, student = copy.deepcopy(model).eval(), copy.deepcopy(model).train()
         ignorant = rebuild(seed_of("bad-teacher", seed)).eval()

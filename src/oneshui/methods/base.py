@@ -19,7 +19,7 @@ from oneshui.errors import ArtefactError, DataError
 from oneshui.files import wrong_entry
 from oneshui.log import logger
 from oneshui.models import has_finite_weights
-from oneshui.resume import Resume
+from oneshui.resume import Resume, State
 from oneshui.sets import ImageSet, Support
 from oneshui.tensors import load_tensors, not_finite, save_tensors, unlike
 
@@ -178,9 +178,13 @@ def resumed_batches(
             total.update(groups["total"])
             first = int(note["batches"])
         logger.info("resuming after %d batches", first)
+
+    def state(done: int) -> State:
+        return {"total": total}, {"batches": done}
+
     for done, batch in enumerate(images.batches(batch_size, first), first + 1):
         yield batch
-        resume.save(lambda done=done: ({"total": total}, {"batches": done}))  # type: ignore[misc]
+        resume.save(partial(state, done))
 
 
 def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:

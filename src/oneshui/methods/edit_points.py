@@ -76,6 +76,13 @@ def layer_inputs(layer: nn.Module, taken: Tensor) -> Tensor:
     return F.unfold(taken, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
 
 
+def matrix_of(layer: nn.Module) -> Tensor:
+    """Return the weights that a layer multiplies its inputs (``layer_inputs``) with, (d_out, d_in)."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().flatten(1)
+
+
 def rows_of(value: Tensor, channels: int) -> Tensor:
     """Return activations as (B, P, C), whatever their layout: vectors, tokens, maps with channels first or last."""
     if value.ndim == 4 and value.shape[1] == channels:
@@ -251,9 +258,8 @@ class _Trial:
 
 def _answer(layer: nn.Module, z: Tensor) -> Tensor:
     """Return what a layer gives for its inputs (B, P, d_in)."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    return z @ weight.detach().flatten(1).T + (bias.detach() if isinstance(bias, Tensor) else 0.0)
+    bias = layer.bias
+    return z @ matrix_of(layer).T + (bias.detach() if isinstance(bias, Tensor) else 0.0)
 
 
 def _agree(one: Tensor, other: Tensor) -> bool:

@@ -18,7 +18,7 @@ from oneshui.errors import ArtefactError
 from oneshui.log import logger
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, OutOfFold, Unlearned
-from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
+from oneshui.methods.edit_points import EditPoint, Recorder, edit_points, matrix_of
 from oneshui.resume import NEVER, Resume, State
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
@@ -164,7 +164,7 @@ class IdentityEdits(params.IdentityEdits):
             parts = [stacked(edits)] if self.solve == "joint" else edits
             root, scale = artefact.need(f"{layer}/root").double(), artefact.need(f"{layer}/scale").double()
             change = torch.stack([edit.change(weight, root) for edit in parts]).sum(0)
-            before += float((scale[:, None] * _matrix(model.get_submodule(layer)).to(scale) @ root).square().sum())
+            before += float((scale[:, None] * matrix_of(model.get_submodule(layer)).to(scale) @ root).square().sum())
             moved += float((change @ root).square().sum())
             _add(result.get_submodule(layer), change, scale)
         step = math.sqrt(moved / before) if before else 0.0
@@ -408,12 +408,6 @@ def _edit_of(artefact: Artefact, layer: str, person: int) -> Edit:
     first = int(rows[:person].sum())
     here = slice(first, first + int(rows[person]))
     return Edit(artefact.need(f"{layer}/keys")[here].double(), artefact.need(f"{layer}/changes")[here].double())
-
-
-def _matrix(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach().flatten(1)
 
 
 def _add(layer: nn.Module, change: Tensor, scale: Tensor) -> None:

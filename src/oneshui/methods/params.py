@@ -277,7 +277,7 @@ class IdentityEdits(Spec):
     )
     calibrate: Literal["shared", "person", "none"] = Field(
         description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
-        " `shared`: by one number, the mean over all people; `person`: each by their own, which few images tell"
+        " `shared`: by one number, the mean over all people; `person`: each by their own"
     )
     solve: Literal["sum", "joint"] = Field(
         description="`sum`: a request adds the edits of its people; `joint`: one solution for all of them, for large"

@@ -30,15 +30,9 @@ class SCRUB(params.SCRUB):
     """
 
     def unlearn(
-        self,
-        model: nn.Module,
-        forget: ImageSet,
-        retain: ImageSet,
-        *,
-        seed: int,
-        rebuild: Rebuild,
+        self, model: nn.Module, forget: ImageSet, retain: ImageSet, *, seed: int, rebuild: Rebuild,
         resume: Resume = NEVER,
-    ) -> Unlearned:
+    ) -> Unlearned:  # fmt: skip
         """Return the student. Cost: ``epochs`` training passes over D_r, ``forget_epochs`` over D_f."""
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
         if min(len(forget), len(retain)) < (2 if normed else 1):

@@ -23,7 +23,7 @@ from oneshui.schemas import METRICS, write_table
 from oneshui.seeds import seed_of, stream
 from oneshui.stages.images import open_trained
 from oneshui.stages.measure_model import metric_table
-from oneshui.traces import pooled_by_depth, relearned, steps_until
+from oneshui.traces import measure_on, pooled_by_depth, relearned, steps_until
 
 
 def trace_model(
@@ -78,8 +78,7 @@ def trace_model(
             seed = seed_of("relearn", run.dataset, run.n, run.seed)
             sets = images.take(shown), images.take(held)
             curve = relearned(checkpoint.model, *sets, seed=seed)
-            before = relearned(original.model, *sets, seed=seed)[0]
-            values.append(("forget", "relearn_steps", float(steps_until(curve, before))))
+            values.append(("forget", "relearn_steps", float(steps_until(curve, measure_on(original.model, sets[1])))))
             values.append(("forget", f"relearned_{name}", curve[RELEARN_STEPS]))
     else:
         logger.warning("%s: the weights are not finite: the model has diverged", model_path)

@@ -6,6 +6,7 @@ Neither the retrained model, nor a forget identity of a real request, nor a test
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def try_hyperparameters(
             rows.append({**chosen, "request": i, "score": tug_of_war(result, target), **result})
         mean = np.mean([row["score"] for row in rows[-n_requests:]])
         logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
-        resume.save(lambda done=number + 1: candidates.state({"done": done, "rows": rows}))  # type: ignore[misc]
+        resume.save(partial(candidates.state, {"done": number + 1, "rows": rows}))
     frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=run.seed)
     write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
     for each in (resume, precomputing):
