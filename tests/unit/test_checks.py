@@ -97,6 +97,13 @@ def test_a_value_to_try_is_checked(grid: dict[str, Any], message: str) -> None:
     refused(config, message)
 
 
+def test_numbers_of_folds_are_not_tried() -> None:
+    config = paper()
+    config["methods"]["fold"] = {"kind": "fold_model", "params": {"folds": 8}}
+    config["selection"]["grids"]["fold"] = {"folds": [4, 8]}
+    refused(config, "selection/grids/fold: folds cannot be tried, because fold models are trained before")
+
+
 def test_values_to_try_may_need_each_other() -> None:
     config = paper()
     config["selection"]["grids"]["scrub"] = {"epochs": [1, 2], "forget_epochs": [1]}  # fewer than params has of both

@@ -215,7 +215,6 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
         ),
         ({"tables/table1/blocks": [1]}, "tables/table1/blocks/0 = 1, allowed: a mapping with the keys dataset, n"),
         ({"training/lfw": PAPER["training"]["celeba"]}, "training/lfw: no dataset 'lfw'; there are: celeba, other"),
-        ({"selection/seeds": [0, 7]}, "selection/seeds: 7 is not among seeds; they are: 0"),
         ({"selection/grids": {"NO": {"lr": [1.0]}}}, "selection/grids/NO: no method 'NO'; there are: meta, plain"),
         (
             {"selection/grids": {"meta": {"lr": [1.0], "ir": [1.0]}}},

@@ -124,8 +124,8 @@ class IdentityEdits(params.IdentityEdits):
             resume.save(lambda: made.state(found))
         gains = [gain for _, gain in found]
         mean_gain = sum(gains) / len(gains)
-        if self.calibrate == "shared":
-            gains = [mean_gain] * len(gains)
+        if self.calibrate == "halfway":
+            gains = [(gain + mean_gain) / 2 for gain in gains]
         tensors = {"identities": identities}
         for i, point in enumerate(points):
             edits = [of_person[i].scaled(gain) for (of_person, _), gain in zip(found, gains, strict=True)]

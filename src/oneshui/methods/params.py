@@ -275,9 +275,10 @@ class IdentityEdits(Spec):
     ridge: Positive = Field(
         description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
     )
-    calibrate: Literal["shared", "person", "none"] = Field(
+    calibrate: Literal["person", "halfway", "none"] = Field(
         description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
-        " `shared`: by one number, the mean over all people; `person`: each by their own"
+        " `person`: each by their own number; `halfway`: each by the mean of their own and everybody's mean, because"
+        " few photos say little"
     )
     solve: Literal["sum", "joint"] = Field(
         description="`sum`: a request adds the edits of its people; `joint`: one solution for all of them, for large"

@@ -114,6 +114,11 @@ def check_methods(config: Mapping[str, Any], where: str = "the configuration") -
         kind = known_kind(entry, f"{where}: methods/{name}/kind")
         if kind in METHODS:
             grid = config["selection"]["grids"].get(name, {})
+            if "folds" in grid:
+                raise ConfigError(
+                    f"{where}: selection/grids/{name}: folds cannot be tried, because fold models are trained before. "
+                    "Add a method for each number of folds."
+                )
             for values, places in _specs(name, entry, used.get(name, {()}), grid):
                 read(params_of(kind), values, where, places)
 

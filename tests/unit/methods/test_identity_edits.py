@@ -294,21 +294,24 @@ def test_nothing_is_edited_where_the_model_knows_no_more_than_one_without_the_pe
     assert not artefact.tensors["layer4.0.conv2/changes"].any()
 
 
-def test_all_people_share_the_mean_of_their_scales() -> None:
-    plain, own, shared = (
-        precomputed(dataclasses.replace(METHOD, calibrate=kind)) for kind in ("none", "person", "shared")
+def test_halfway_is_between_the_own_scale_and_the_mean_of_all() -> None:
+    plain, own, halfway = (
+        precomputed(dataclasses.replace(METHOD, calibrate=kind)) for kind in ("none", "person", "halfway")
     )
     name = "layer4.0.conv2/changes"
     scales = [
         float((own.tensors[name][rows] / plain.tensors[name][rows]).median()) for rows in torch.arange(96).split(12)
     ]
     assert len({round(scale, 3) for scale in scales}) > 1
-    torch.testing.assert_close(shared.tensors[name], sum(scales) / 8 * plain.tensors[name], rtol=1e-4, atol=1e-6)
-    assert shared.metadata["mean_gain"] == pytest.approx(sum(scales) / 8, rel=1e-4)
+    mean = sum(scales) / 8
+    for rows, scale in zip(torch.arange(96).split(12), scales, strict=True):
+        wanted = (scale + mean) / 2 * plain.tensors[name][rows]
+        torch.testing.assert_close(halfway.tensors[name][rows], wanted, rtol=1e-4, atol=1e-6)
+    assert halfway.metadata["mean_gain"] == pytest.approx(mean, rel=1e-4)
 
 
 def test_a_killed_precompute_goes_on_after_the_last_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = dataclasses.replace(METHOD, calibrate="shared")
+    method = dataclasses.replace(METHOD, calibrate="halfway")
     straight, asked, real = precomputed(method), list[int](), _Precompute.edits_of
     monkeypatch.setattr(resume_module, "_SHARE", 1e9)  # a state after every person
 
