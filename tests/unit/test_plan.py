@@ -35,6 +35,11 @@ METHODS: dict[str, Any] = {
     "bad_teacher": {"kind": "bad_teacher", "params": {"epochs": 2}},
     "metaunlearn": {"kind": "metaunlearn", "params": META},
     "metaunlearn_first": {"kind": "metaunlearn", "params": {**META, "terms": "first"}},
+    "fold_model": {"kind": "fold_model", "params": {"folds": 4}},
+    "edits": {
+        "kind": "identity_edits",
+        "params": {"folds": 4, "blocks": 2, "rank": None, "calibrate": "none", "max_positions": 9},
+    },
     "mine": {"kind": "mine:Mine", "needs": "artefact", "params": {}},
     "mine_alone": {"kind": "mine:Alone", "needs": "nothing", "params": {}},
     "mine_with_data": {"kind": "mine:WithData", "needs": "data", "params": {}},
@@ -124,6 +129,15 @@ def test_wrong_photos_are_for_methods_that_work_from_photos() -> None:
 def test_privacy_of_one_table_does_not_spread_to_another() -> None:
     jobs = counted(config_of(table("ssd", privacy=True), table("ssd", "jit", n=(3,))))
     assert jobs["train_ceiling"] == 1 and jobs["attack_unlearned"] == 1 and jobs["unlearn"] == 3 + 2
+
+
+def test_what_serves_every_request_size_is_made_once_for_the_original_model() -> None:
+    jobs = planned_jobs(config_of(table("ssd", "edits", n=(3, 5), privacy=True)))
+    made = {job for job in jobs if job.verb == "precompute" and job.row.endswith("/edits")}
+    assert made == {Job("precompute_for_every_n", "toy", None, 0, "pretrain/edits")}
+    assert sum(job.stage == "precompute_artefact" for job in jobs) == 4  # ssd: two sizes, two origins
+    assert sum(job.stage == "train_fold" for job in jobs) == 4
+    assert sum(job.stage == "unlearn" and job.row == "pretrain/edits" for job in jobs) == 2
 
 
 def test_entries_of_one_kind_are_methods_of_their_own() -> None:
