@@ -360,6 +360,16 @@ def test_disk_of_a_meta_loss_and_of_rendered_faces() -> None:
     assert disk["render_faces"] == pytest.approx(1000 * 3 * 100 * 100)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "calibrate", "of_each"), [(1, "none", 2), (2, "none", 5 + 1), (2, "shared", 5 + 1 + 8)]
+)
+def test_identity_edits_ask_all_fold_models_of_a_person_only_for_earlier_blocks(
+    blocks: int, calibrate: str, of_each: int
+) -> None:
+    found = passes("edits", "precompute_for_every_n", blocks=blocks, calibrate=calibrate)
+    assert found == {"forward_s": 5 * (590 + 100) + of_each * 590}  # the model and four fold models
+
+
 def test_disk_of_what_serves_every_request_size_counts_once() -> None:
     config = config_of(table("fold_model", n=(3, 5)))
     assert of(planned(config), "disk_gb")["precompute_for_every_n"] * 1e9 == pytest.approx(4 * 4 * 1000)

@@ -292,9 +292,13 @@ CALIBRATION_STEPS = 8
 
 
 def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
-    """Maps from every fold model, then each person with the models, their edits and the calibration."""
+    """Maps from every fold model, then each person with the models, their edits and the calibration.
+
+    For one block a person needs the fold model without them alone.
+    """
     models = spec["folds"] + 1
-    person = models + spec["blocks"] + CALIBRATION_STEPS * (spec["calibrate"] != "none")
+    asked = models if spec["blocks"] > 1 else 2
+    person = asked + spec["blocks"] - 1 + CALIBRATION_STEPS * (spec["calibrate"] != "none")
     return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
 
 
