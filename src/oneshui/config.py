@@ -545,8 +545,8 @@ def check_config(config: MutableMapping[str, Any], where: str = "the configurati
         config.setdefault(field.name, getattr(model, field.name))
 
 
-def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
-    """Return the hyper-parameters of ``method`` for one dataset and request size, with its ``kind``.
+def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int | None) -> dict[str, Any]:
+    """Return the hyper-parameters of ``method`` for one dataset and request size (None: for all), with its ``kind``.
 
     An entry has ``kind``, ``params`` and ``overrides`` (and ``needs``, if the kind is not ours); overrides named
     after the dataset, then after ``dataset/nN``, replace single params, e.g. ``overrides: {celeba: {lr: 1.0e-4},

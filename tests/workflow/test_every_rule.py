@@ -60,6 +60,8 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert model["weights"] == sha256_file(tmp_path / "weights" / f"{TAG}.safetensors")
     edited = read_header(tmp_path / "results/unlearned/toy/n3/seed0/pretrain/identity_edits.safetensors")
     assert edited["health"]["unknown_identities"] == 0 and edited["health"]["relative_step"] > 0
+    edits = read_header(tmp_path / "results/artefacts/toy/seed0/pretrain/identity_edits.safetensors")
+    assert edits["n"] is None and edits["model"] == edited["model"]
     fold = read_header(tmp_path / "results/models/toy/seed0/fold1of2.safetensors")
     assert fold["n"] is None and fold["training"]["images"] < 0.6 * model["training"]["images"]
     assert not (tmp_path / "results/unlearned/toy/n3/seed0/retrain/identity_edits.safetensors").exists()

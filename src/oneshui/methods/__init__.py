@@ -30,7 +30,8 @@ class Kind:
         artefact_params: hyper-parameters that its artefact depends on; the others change without a new one.
         network_params: hyper-parameters on which it depends what ``try_on`` asks of a network.
         folds: its artefact is made with fold models, as many as its hyper-parameter ``folds`` says. Then it has
-            something for each training identity, and leaves a model as it is for anybody else.
+            something for each training identity, leaves a model as it is for anybody else, and serves every request
+            size.
 
     Raises:
         ConfigError: the cost is missing or does not fit what the method needs, or a parameter is not one of ``params``.
@@ -196,6 +197,11 @@ def reference_of(methods: Mapping[str, Any], model: Model) -> Model:
     """
     kind = methods[model.method]["kind"] if model.method else ""
     return RETRAINED if kind in METHODS and METHODS[kind].folds else model.reference
+
+
+def serves_every_n(entry: Mapping[str, Any]) -> bool:
+    """Return whether the artefact of a config entry's method, or of its spec, is the same for every request size."""
+    return entry["kind"] in METHODS and METHODS[entry["kind"]].folds
 
 
 def folds_of(spec: Mapping[str, Any]) -> int:

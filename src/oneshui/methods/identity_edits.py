@@ -299,21 +299,22 @@ class _Precompute:
             fold: number of the person's fold.
         """
         batch = images.images(torch.arange(len(images)))
-        _, sums, logits = self.plain(batch)
-        mapped, answers = [], []
-        for other, maps in zip(self.folds, self.maps, strict=True):
-            _, theirs, answer = other(batch)
-            mapped.append([_apply(weights, x) for weights, x in zip(maps, theirs, strict=True)])
-            answers.append(answer)
+        keys, sums, logits = self.plain(batch)
+        here, mapped, answers = sums, {}, {}
+        # the last layer's targets come from the person's own fold alone
+        for number in range(len(self.folds)) if len(self.points) > 1 else (fold,):
+            _, theirs, answers[number] = self.folds[number](batch)
+            mapped[number] = [_apply(weights, x) for weights, x in zip(self.maps[number], theirs, strict=True)]
         edits: list[Edit] = []
         changes: list[Tensor] = []
         with _restored(self.edited, self.points):
             recorder = Recorder(self.edited, self.points)
             for i, point in enumerate(self.points):
-                keys, here, _ = recorder(batch)
+                if i > 0:
+                    keys, here, _ = recorder(batch)
                 target, is_last = mapped[fold][i], i == len(self.points) - 1
                 if not is_last:
-                    inside = [mapped[number][i] for number in range(len(mapped)) if number != fold]
+                    inside = [targets[i] for number, targets in mapped.items() if number != fold]
                     target = sums[i] + target - torch.stack(inside).mean(0)
                 edits.append(self._solved(i, keys[i].flatten(0, 1), (target - here[i]).flatten(0, 1), is_last))
                 changes.append(edits[-1].change(self.method._weight(is_last), self.roots[i]))

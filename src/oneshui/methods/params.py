@@ -293,17 +293,25 @@ CALIBRATION_STEPS = 8
 
 
 def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
-    """Maps from every fold model, then each person with the models, their edits and the calibration."""
+    """Maps from every fold model, then each person with the models, their edits and the calibration.
+
+    For one block a person needs the fold model without them alone.
+    """
     models = spec["folds"] + 1
-    person = models + spec["blocks"] + CALIBRATION_STEPS * (spec["calibrate"] != "none")
+    asked = models if spec["blocks"] > 1 else 2
+    person = asked + spec["blocks"] - 1 + CALIBRATION_STEPS * (spec["calibrate"] != "none")
     return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
 
 
 def _edits_bytes(spec: costs.Spec, sizes: Sizes, network: Network) -> float:
-    """Keys and changes of every person, and the inputs of each layer; a layer of d features has about 4 d inputs."""
-    width = network.features
-    rows = float(spec["rank"] or sizes.each * spec["max_positions"])
-    return 4.0 * int(spec["blocks"]) * (sizes.people * min(rows, 4 * width) * 5 * width + (4 * width) ** 2)
+    """Keys and changes of every person, and the inputs of each layer: of blocks as wide as the last one.
+
+    A position of it sees a square of 32 px, as in most networks.
+    """
+    positions = min(spec["max_positions"], math.ceil(network.px / 32) ** 2)
+    rows = sizes.trained / sizes.people * positions
+    person: float = min(rows, spec["rank"] or rows) * network.edit_width
+    return 4.0 * int(spec["blocks"]) * (sizes.people * person + network.edit_width**2)
 
 
 IDENTITY_EDITS_COST = Cost(lambda spec, sizes: {}, _edits, _edits_bytes)

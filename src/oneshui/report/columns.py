@@ -114,7 +114,9 @@ def _cost(row: Row, key: str, _: int) -> str:
 
 def _kept(row: Row, key: str, _: int) -> str:
     floats = float(row[f"{key}_floats_per_person"])
-    return f"{row[f'{key}_mb']:.3g} MB" + ("" if math.isnan(floats) else f", {floats / 1000:.3g} thousand numbers a person")
+    return f"{row[f'{key}_mb']:.3g} MB" + (
+        "" if math.isnan(floats) else f", {floats / 1000:.3g} thousand numbers a person"
+    )
 
 
 # where numbers come from

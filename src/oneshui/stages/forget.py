@@ -40,7 +40,8 @@ def forget(
         artefact_path: what ``method`` kept of the training data of this very model; None if it keeps nothing.
         output_path: the unlearned model.
         config: a configuration; its entry of ``method`` counts, with the overrides of the model's dataset and of the
-            request size that the artefact was made for (without one: of the number of photos).
+            request size that the artefact was made for (without one, or with one for every size: of the number of
+            photos).
         method: name in the configuration.
         labels: one per photo: a class name; or names of the attributes that the person has, separated by commas.
         gpus: 1 to compute on a GPU where one is visible and the configuration does not say ``device: cpu``.
@@ -64,7 +65,7 @@ def forget(
         raise ConfigError(
             f"the configuration does not know the model's dataset {dataset!r}; was the model made with it?"
         )
-    size = len(photos) if artefact_path is None else _size_of_artefact(artefact_path)
+    size = (_size_of_artefact(artefact_path) if artefact_path else None) or len(photos)
     spec = method_spec(config["methods"], method, dataset, size)
     if not photos or len(labels) != len(photos):
         raise DataError(
@@ -115,12 +116,13 @@ def _check_method(config: Mapping[str, Any], method: str, artefact_path: Path | 
         raise ConfigError(f"{method} needs {needs} beside the model and the photo. {advice}.")
 
 
-def _size_of_artefact(path: Path) -> int:
-    """The request size that an artefact was made for."""
+def _size_of_artefact(path: Path) -> int | None:
+    """The request size that an artefact was made for; None for every size."""
     header = read_header(path)
-    if not isinstance(header.get("n"), int) or "model_spec" in header:
+    if "n" not in header or "model_spec" in header:
         raise DataError(f"{path} is not an artefact. Name a file under results/artefacts.")
-    return int(header["n"])
+    size: int | None = header["n"]  # read_header has looked at it
+    return size
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:

@@ -22,7 +22,7 @@ def precompute_artefact(
     model_path: Path, data: DataFiles, output_path: Path, *, run: Run, model: Model, spec: Mapping[str, Any],
     device: torch.device, fold_paths: Sequence[Path] = (),
 ) -> None:  # fmt: skip
-    """Write what a method keeps of the training data of its start model, for later requests of ``run.n`` people.
+    """Write what a method keeps of the training data of its start model, for later requests.
 
     The training data of a retrained model is D_r: an attack's reference must not learn of the forget set by way of an
     artefact either.
@@ -33,7 +33,7 @@ def precompute_artefact(
         model_path: the start model.
         data: images of the run.
         output_path: artefact to write.
-        run: dataset, request size and seed.
+        run: dataset, request size (None: every one) and seed.
         model: the model that the method will make.
         spec: ``kind`` and hyper-parameters of the method.
         device: where to compute.

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from oneshui.data.pack import decode
 from oneshui.errors import DataError
-from oneshui.stages.forget import label_of, png_of
+from oneshui.methods.base import Artefact
+from oneshui.stages.forget import _size_of_artefact, label_of, png_of
 
 ATTRIBUTES = {"kind": "multilabel", "classes": ["Smiling", "Young", "Hat"]}
 CLASSES = {"kind": "classification", "classes": ["0-6 years old", "7-12 years old"]}
@@ -26,6 +28,17 @@ def test_labels_by_name(label: str, task: dict[str, object], number: int | list[
 def test_unknown_labels_name_the_known_ones(label: str, task: dict[str, object]) -> None:
     with pytest.raises(DataError, match="is unknown to the model, allowed: "):
         label_of(label, task)
+
+
+def test_an_artefact_says_which_request_size_it_serves(tmp_path: Path) -> None:
+    kept, path = Artefact({"x": torch.zeros(1)}), tmp_path / "kept.safetensors"
+    for n in (5, None):
+        kept.save(path, {"n": n})
+        assert _size_of_artefact(path) == n
+    for header in ({}, {"n": None, "model_spec": {}}):  # of nothing of ours, of an original model
+        kept.save(path, header)
+        with pytest.raises(DataError, match="is not an artefact"):
+            _size_of_artefact(path)
 
 
 def test_photos_become_what_training_images_became(tmp_path: Path) -> None:

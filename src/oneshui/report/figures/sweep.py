@@ -62,7 +62,9 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
     level = along in ("kept", "compared")
     settings = list(dict.fromkeys(zip(table["dataset"], table["n"], strict=True)))
     if level and len(settings) != 1:
-        raise DataError(f"a figure of kind {along} shows one setting; the table has {len(settings)}. Name one in blocks.")
+        raise DataError(
+            f"a figure of kind {along} shows one setting; the table has {len(settings)}. Name one in blocks."
+        )
     placed = table.assign(x=_places(table, along))
     parts = [
         placed[["dataset", "n", "method", "x"]].assign(
@@ -104,7 +106,9 @@ def _places(table: pd.DataFrame, along: str) -> "pd.Series[float]":
     if along == "kept":
         kept = table["artefact_floats_per_person"].astype(float)
         if kept.isna().all():
-            raise DataError("no method of this table says how much it keeps of a person. Choose another kind of figure.")
+            raise DataError(
+                "no method of this table says how much it keeps of a person. Choose another kind of figure."
+            )
         return kept
     methods = [name for name in table["method"] if name not in TRAINED]
     return table["method"].map({name: float(i) for i, name in enumerate(methods)})
