@@ -361,7 +361,7 @@ def test_disk_of_a_meta_loss_and_of_rendered_faces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "calibrate", "of_each"), [(1, "none", 2), (2, "none", 5 + 1), (2, "shared", 5 + 1 + 8)]
+    ("blocks", "calibrate", "of_each"), [(1, "none", 2), (2, "none", 5 + 1), (2, "halfway", 5 + 1 + 8)]
 )
 def test_identity_edits_ask_all_fold_models_of_a_person_only_for_earlier_blocks(
     blocks: int, calibrate: str, of_each: int
