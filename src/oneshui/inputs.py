@@ -5,11 +5,12 @@ or ``origin`` and ``method``, ``table`` and ``figure``, as attributes; they are 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
-from oneshui.methods import artefact_spec, folds_of, needs_of, reference_of, serves_every_n
+from oneshui.methods import artefact_spec, folds_of, keeper_of, needs_of, reference_of, serves_every_n
 from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
@@ -22,9 +23,10 @@ def methods_that_need(config: Config, *needs: str) -> list[str]:
 
 
 def methods_that_keep(config: Config, *, every_n: bool) -> list[str]:
-    """Return the methods with one artefact for every request size, or with one for each."""
-    keeping = methods_that_need(config, "artefact")
-    return [name for name in keeping if serves_every_n(config["methods"][name]) == every_n]
+    """Return the methods with an artefact of their own: one for every request size, or one for each."""
+    methods = config["methods"]
+    keeping = [name for name in methods_that_need(config, "artefact") if keeper_of(methods, name) == name]
+    return [name for name in keeping if serves_every_n(methods[name]) == every_n]
 
 
 class Runs:
@@ -80,9 +82,11 @@ class Runs:
 
     def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
-        if w.method in self._for_every_n:
-            return _run(w).of_every_n.artefact(_model(w))
-        return _run(w).artefact(_model(w)) if w.method in self._for_each_n else []
+        keeper = keeper_of(self._config["methods"], w.method)
+        model = replace(_model(w).start, method=keeper)
+        if keeper in self._for_every_n:
+            return _run(w).of_every_n.artefact(model)
+        return _run(w).artefact(model) if keeper in self._for_each_n else []
 
     def fold_models(self, w: Any) -> list[str]:
         """The fold models that what a method keeps is made with, if it is."""

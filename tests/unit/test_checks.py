@@ -112,6 +112,14 @@ def test_a_value_to_try_is_checked(grid: dict[str, Any], message: str) -> None:
     refused(config, message)
 
 
+def test_a_method_that_needs_the_data_is_not_served_in_turn() -> None:
+    config = paper()
+    config["methods"]["one_by_one"] = {"of": "scrub", "in_turn": 1}
+    refused(
+        config, "methods/one_by_one/of = scrub, allowed: a method that serves requests; this one needs the training"
+    )
+
+
 def test_numbers_of_folds_are_not_tried() -> None:
     config = paper()
     config["methods"]["fold"] = {"kind": "fold_model", "params": {"folds": 8}}

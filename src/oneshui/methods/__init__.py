@@ -160,7 +160,7 @@ def params_of(kind: str) -> type[Spec]:
 def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a method's spec that its artefact depends on; for a kind of your own that is all of it."""
     if spec["kind"] not in METHODS:
-        return dict(spec)
+        return {key: value for key, value in spec.items() if key != "in_turn"}
     kept = ("kind", "revision", *METHODS[spec["kind"]].artefact_params)
     return {key: value for key, value in spec.items() if key in kept}
 
@@ -171,7 +171,7 @@ def make_method(spec: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
     """
-    values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
+    values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "in_turn", "revision")}
     kind = known_kind(spec)
     target = METHODS[kind].target if kind in METHODS else kind
     module_name, _, class_name = target.partition(":")
@@ -197,6 +197,11 @@ def reference_of(methods: Mapping[str, Any], model: Model) -> Model:
     """
     kind = methods[model.method]["kind"] if model.method else ""
     return RETRAINED if kind in METHODS and METHODS[kind].folds else model.reference
+
+
+def keeper_of(methods: Mapping[str, Any], method: str) -> str:
+    """Return the method of which ``method`` uses the artefact: itself, or the one that it is ``of``."""
+    return str(methods[method].get("of", method))
 
 
 def serves_every_n(entry: Mapping[str, Any]) -> bool:

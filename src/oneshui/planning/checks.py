@@ -12,7 +12,7 @@ from oneshui.checked import read
 from oneshui.config import FACES, check_config, grid_points, raw_path
 from oneshui.data.layouts import annotation_files, check_layouts
 from oneshui.errors import ConfigError
-from oneshui.methods import METHODS, artefact_spec, known_kind, params_of, serves_every_n
+from oneshui.methods import METHODS, artefact_spec, known_kind, needs_of, params_of, serves_every_n
 from oneshui.report.figures import KINDS
 
 #: combinations of a grid that are checked; whoever has more waits for hours until the last of them is refused
@@ -114,6 +114,11 @@ def check_methods(config: Mapping[str, Any], where: str = "the configuration") -
         used.setdefault(name, set()).add((dataset, f"{dataset}/n{n}"))
     for name, entry in config["methods"].items():
         kind = known_kind(entry, f"{where}: methods/{name}/kind")
+        if "of" in entry and needs_of(entry) == "data":
+            raise ConfigError(
+                f"{where}: methods/{name}/of = {entry['of']}, allowed: a method that serves requests; this one needs the "
+                "training data"
+            )
         if serves_every_n(entry):
             _refuse_artefacts_by_n(f"{where}: methods/{name}/overrides", entry)
         if kind in METHODS:

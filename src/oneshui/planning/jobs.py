@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneshui.config import method_spec
-from oneshui.methods import folds_of, needs_of, reference_of, serves_every_n
+from oneshui.methods import folds_of, keeper_of, needs_of, reference_of, serves_every_n
 from oneshui.runs import Model, Run, measured_of
 
 #: rules in the order of the flow; the last is the target, which starts no process
@@ -120,7 +120,9 @@ class _Rules:
         request = "export_wrong_photos" if made.wrong_photos else "export_request"
         every_n = serves_every_n(self.config["methods"][made.method])
         rule, n = ("precompute_for_every_n", None) if every_n else ("precompute_artefact", job.n)
-        artefact = [Job(rule, job.dataset, n, job.seed, f"{made.start}/{made.method}")]
+        artefact = [
+            Job(rule, job.dataset, n, job.seed, f"{made.start}/{keeper_of(self.config['methods'], made.method)}")
+        ]
         kept = artefact if self.needs[made.method] == "artefact" else []
         return [model, Job(request, job.dataset, job.n, job.seed), *kept]
 
