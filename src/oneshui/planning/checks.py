@@ -116,8 +116,8 @@ def check_methods(config: Mapping[str, Any], where: str = "the configuration") -
         kind = known_kind(entry, f"{where}: methods/{name}/kind")
         if "of" in entry and needs_of(entry) == "data":
             raise ConfigError(
-                f"{where}: methods/{name}/of = {entry['of']}, allowed: a method that serves requests; this one needs the "
-                "training data"
+                f"{where}: methods/{name}/of = {entry['of']}, allowed: a method that serves requests; this one needs "
+                "the training data"
             )
         if serves_every_n(entry):
             _refuse_artefacts_by_n(f"{where}: methods/{name}/overrides", entry)
