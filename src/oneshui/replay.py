@@ -42,6 +42,11 @@ class Replayed:
         self._stream: torch.cuda.Stream | None = None
         self._plain = device.type not in RECORDING
 
+    @property
+    def records(self) -> bool:
+        """Whether calls of one shape are replayed, or will be: then one shape is worth more than fewer images."""
+        return not self._plain
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return what the computation makes of ``inputs``; the tensors are the caller's."""
         if self._plain:
@@ -80,8 +85,7 @@ class _Recording:
             self._outputs = computation(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+        torch._foreach_copy_(self._inputs, list(inputs))
         self._graph.replay()
         return tuple(each.clone() for each in self._outputs)
 

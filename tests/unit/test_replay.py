@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.unit.recording import StandIn, record_on_the_cpu
 from torch import Tensor, nn
 
 from oneshui import replay
 from oneshui.config import TrainSpec
+from oneshui.methods.metaunlearn import MetaUnlearn
+from oneshui.methods.ssd import SSD
+from oneshui.models import ModelSpec, build_model
 from oneshui.replay import WARM_UP, Replayed
 from oneshui.resume import NEVER
 from oneshui.sets import ImageSet, InputSpec
@@ -32,32 +36,10 @@ gpu = pytest.mark.gpu
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
-class StandIn:
-    """What a recording does, without CUDA: it computes from tensors that stay, and its outputs stay."""
-
-    def __init__(self, computation: replay.Computation, inputs: tuple[Tensor, ...], device: torch.device) -> None:
-        self.computation, self.inputs, self.outputs = computation, [each.clone() for each in inputs], None
-        self.replays = 0
-
-    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
-        self.replays += 1
-        return tuple(each.clone() for each in self.computation(*self.inputs))
-
-
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     """Let the CPU record, and return what was recorded."""
-    made: list[StandIn] = []
-
-    def record(*args: Any) -> StandIn:
-        made.append(StandIn(*args))
-        return made[-1]
-
-    monkeypatch.setattr(replay, "RECORDING", ("cpu", "cuda"))
-    monkeypatch.setattr(replay, "_record", record)
-    return made
+    return record_on_the_cpu(monkeypatch)
 
 
 def images_on(device: torch.device, n: int = 36) -> ImageSet:
@@ -152,6 +134,39 @@ def test_a_recorded_training_ends_where_a_plain_one_ends(
         assert float((value - wanted[name]).float().norm() / wanted[name].float().norm().clamp(min=1)) < bound, name
     for entry, same in zip(record["history"], plain["history"], strict=True):
         assert entry["train_loss"] == pytest.approx(same["train_loss"], rel=bound)
+
+
+def meta_trained(device: torch.device) -> dict[str, Tensor]:
+    task = Task("multilabel", tuple(f"a{i}" for i in range(6)))
+    torch.manual_seed(0)
+    options = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = build_model(ModelSpec("vit_tiny_patch16_224", task, 32, 0.5, 0.5, options)).to(device).eval()
+    draw = torch.Generator().manual_seed(1)
+    pixels, labels = torch.randn(90, 3, 32, 32, generator=draw), torch.randint(2, (90, 6), generator=draw)
+    train = ImageSet.of_inputs(pixels.to(device), labels.to(device), task, torch.arange(90) // 5)
+    val = ImageSet.of_inputs(pixels[:40].flip(3).to(device), labels[:40].to(device), task)
+    method = MetaUnlearn(
+        inner_lr=0.1, lr=1e-3, epochs=2, simulated_n=3, batch_size=8, micro_batch=8, hidden=16, dropout=0.0,
+        inputs=("logits", "features", "target", "identity"), outer_loss="equation_6", terms="both",
+        accuracy_weight=False, distance="smooth_l1", val_gradient=False, frozen=(), jvp="exact",
+    )  # fmt: skip
+    artefact = method.precompute(model, train, val, seed=0)
+    squares = SSD(selection=1.0, dampening=1.0, fisher="image", batch_size=16, micro_batch=4)
+    return artefact.tensors | squares.precompute(model, train, val, seed=0).tensors
+
+
+@gpu
+@needs_cuda
+def test_recorded_passes_of_methods_are_the_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="oneshui"):
+        found = meta_trained(torch.device("cuda"))
+    assert "not recorded" not in caplog.text
+    monkeypatch.setattr(replay, "RECORDING", ())
+    for name, value in meta_trained(torch.device("cuda")).items():
+        if value.is_floating_point():
+            assert float((found[name] - value).norm()) <= 1e-2 * float(value.norm()) + 1e-12, name
 
 
 @gpu

@@ -257,9 +257,8 @@ class MetaUnlearn(params.MetaUnlearn):
         """Return J v for the outputs on ``images``, detached."""
         if self.jvp == "finite_difference":
             return _finite_difference(backbone, images, tangent)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
-            pushed: tuple[Tensor, Tensor] = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (tangent,))[1]
-        return pushed[0].detach(), pushed[1].detach()
+        d_features, d_logits = backbone.replayed("jvp", partial(_exact_jvp, backbone))(images, *tangent.values())
+        return d_features, d_logits
 
     # --- after the discard line --------------------------------------------------------------------------------------
 
@@ -401,6 +400,14 @@ def _mean_over_masks(meta_loss: MetaLoss, samples: int) -> Callable[..., Tensor]
         return meta_loss
     meta_loss.train()
     return lambda *inputs: torch.stack([meta_loss(*inputs) for _ in range(samples)]).mean(0)
+
+
+def _exact_jvp(backbone: Backbone, images: Tensor, *tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """J v for the outputs on ``images``, detached; ``tangent`` in the order of the parameters."""
+    along = dict(zip(backbone.theta, tangent, strict=True))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
+        pushed: tuple[Tensor, Tensor] = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (along,))[1]
+    return pushed[0].detach(), pushed[1].detach()
 
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
