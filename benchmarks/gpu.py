@@ -102,6 +102,10 @@ def measurements() -> list[Measurement]:
              "--sizes", "3"), 120,
         ),
         Measurement(
+            "outer precision", "", ("-m", "benchmarks.outer_precision", "--px", "224", "--requests", "3"),
+            ("--px", "32", "--support", "2", "--forget", "4", "--requests", "1", "--threads", "1"), 60,
+        ),
+        Measurement(
             "trainings at once", "Goal: at most 1.",
             ("-m", "benchmarks.at_once", "--model", "vit_small_patch14_dinov2", "--px", "224", "--precision", "bf16",
              "--trainings", "2", "--steps", "100"),

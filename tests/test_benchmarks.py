@@ -41,6 +41,7 @@ PRINTED = {
     "step, ViT-B/16": ["| `test_resnet`, 32 px | ", "images/s"],
     "meta-training": ["| `test_resnet`, 32 px | 2 |"],
     "meta-gradient": ["double backward", "exact jvp", "finite difference"],
+    "outer precision": ["| float32 |", "| bf16 |"],
     "trainings at once": ["2 trainings", "| `test_resnet`, 32 px | "],
     "single gradients": ["| test_resnet:32 | 1 |", "| test_resnet:32 | 2 |"],
     "input": ["| 128 px | 64 px |", "| 1024 px |"],
