@@ -5,8 +5,8 @@
 
 First the tests marked gpu, then each measurement in order of worth. Each is a process of its own with a limit of its
 own, so a slow or broken one never costs the rest. DIR/gpu.jsonl gets a line, and DIR/gpu.md is written anew, after
-each; what a measurement printed before its limit is kept. This script imports nothing but Python, and the measurements
-find oneshui beside it. Packages that the machine lacks: ``python -m benchmarks.mufac wheels``.
+each; what a measurement printed before its limit is kept. The measurements find oneshui beside this script. What a
+machine with torch and timm lacks: ``python -m benchmarks.mufac wheels DIR`` downloads it, ``--wheels DIR`` uses it.
 """
 
 import argparse
@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.mufac import ROOT, environment
+
 #: seconds that are kept back to write the last results
 _RESERVE = 5
 #: seconds in which no measurement can end
@@ -143,19 +144,18 @@ def measurements() -> list[Measurement]:
     ]  # fmt: skip
 
 
-def run(measurement: Measurement, limit_s: float, *, toy: bool, device: str) -> dict[str, Any]:
+def run(
+    measurement: Measurement, limit_s: float, variables: Mapping[str, str], *, toy: bool, device: str
+) -> dict[str, Any]:
     """Run one, end it with all its children at its limit, and return what there is to say of it."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    if device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         arguments = [each.replace("{folder}", folder) for each in measurement.arguments(toy, device)]
         with open(Path(folder, "out"), "w+") as out, open(Path(folder, "err"), "w+") as err:
             process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=ROOT,
-                env=environment, start_new_session=True,
+                env={**variables, **hidden}, start_new_session=True,
             )  # fmt: skip
             try:
                 status = "ok" if process.wait(limit_s) == 0 else f"failed with {process.returncode}"
@@ -190,6 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8, help="for all measurements together")
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl and gpu.md")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels that this machine lacks")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[each.name for each in every])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--toy", action="store_true", help="tiny networks and sets")
@@ -197,7 +198,8 @@ def main() -> int:
     end = time.monotonic() + 60 * args.minutes - _RESERVE
     args.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    with open(args.out / "gpu.jsonl", "w") as file:
+    with open(args.out / "gpu.jsonl", "w") as file, tempfile.TemporaryDirectory() as site:
+        variables = environment(args.wheels, Path(site))
         for each in every:
             if args.only and each.name not in args.only:
                 continue
@@ -207,7 +209,7 @@ def main() -> int:
                          "printed": "", "said": ""}  # fmt: skip
             else:
                 limit_s = left if args.toy else min(each.limit_s, left)
-                found = run(each, limit_s, toy=args.toy, device=args.device)
+                found = run(each, limit_s, variables, toy=args.toy, device=args.device)
             results.append(found)
             print(json.dumps(found), file=file, flush=True)
             os.fsync(file.fileno())

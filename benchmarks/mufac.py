@@ -138,17 +138,21 @@ def toy(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "figures": {"mufac_bars": config["figures"]["mufac_bars"]}}
 
 
-def environment(place: Path, folder: Path) -> dict[str, str]:
-    """Return variables with which Python finds oneshui beside this script, and wheels that were carried."""
-    wheels, site = sorted((place / "wheels").glob("*.whl")), []
-    if wheels:
-        site = [str(folder / "site")]
+def environment(wheels: Path | None, site: Path) -> dict[str, str]:
+    """Return variables with which Python finds oneshui beside this script, and wheels that were carried.
+
+    Args:
+        wheels: folder of wheels, which may be empty or missing; None: there are none.
+        site: folder to unpack them into.
+    """
+    files = sorted(wheels.glob("*.whl")) if wheels else []
+    if files:
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile",
-             "--target", *site, *map(str, wheels)], check=True,
+             "--target", str(site), *map(str, files)], check=True,
         )  # fmt: skip
-    path = [str(ROOT / "src"), *site, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    given = [str(ROOT / "src"), str(ROOT), *([str(site)] if files else []), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, given)), "PYTHONUNBUFFERED": "1"}
 
 
 def snakemake(folder: Path, config: Path, place: Path, args: argparse.Namespace, targets: Sequence[str],
@@ -218,16 +222,16 @@ def run(args: argparse.Namespace) -> int:
     place = args.place.resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        variables = environment(place, folder)
+        variables = environment(place / "wheels", folder / "site")
         if args.toy:
             # in a process of its own: only now can Python find YAML
             code = (
-                "import sys, yaml; sys.path.insert(0, sys.argv[1]); from benchmarks.mufac import toy;"
-                "yaml.safe_dump(toy(yaml.safe_load(open(sys.argv[2]))), open(sys.argv[3], 'w'), sort_keys=False)"
+                "import sys, yaml; from benchmarks.mufac import toy;"
+                "yaml.safe_dump(toy(yaml.safe_load(open(sys.argv[1]))), open(sys.argv[2], 'w'), sort_keys=False)"
             )
             config = folder / "mufac_gpu.yaml"
             source = str(ROOT / "config/mufac_gpu.yaml")
-            subprocess.run([sys.executable, "-c", code, str(ROOT), source, str(config)], env=variables, check=True)
+            subprocess.run([sys.executable, "-c", code, source, str(config)], env=variables, check=True)
         else:
             config = ROOT / "config/mufac_gpu.yaml"
         described = subprocess.run(

@@ -1,6 +1,7 @@
 """The benchmark scripts at small size: what they compare agrees, and they print their tables."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -76,7 +77,7 @@ print("| first |", flush=True)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
 child.wait()"""
-    found = gpu.run(measurement(code, 60), 5, toy=False, device="cpu")
+    found = gpu.run(measurement(code, 60), 5, os.environ, toy=False, device="cpu")
     assert found["status"] == "stopped at its limit of 5 s" and found["printed"] == "| first |\n"
     state = Path("/proc", (tmp_path / "child").read_text(), "stat")
     deadline = time.monotonic() + 10
@@ -87,7 +88,7 @@ child.wait()"""
 
 
 def test_a_measurement_that_breaks_says_why() -> None:
-    found = gpu.run(measurement("import nothing_of_this_name", 60), 60, toy=False, device="cpu")
+    found = gpu.run(measurement("import nothing_of_this_name", 60), 60, os.environ, toy=False, device="cpu")
     assert found["status"] == "failed with 1"
     assert "No module named 'nothing_of_this_name'" in gpu.to_markdown([found])
 

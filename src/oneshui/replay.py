@@ -78,27 +78,37 @@ class Replayed:
 class _Recording:
     """Tensors that stay where they are, and the graph that computes the outputs from the inputs."""
 
-    def __init__(self, computation: Computation, inputs: tuple[Tensor, ...]) -> None:
-        self._inputs = [each.clone() for each in inputs]
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+    def __init__(self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph) -> None:
+        self._inputs, self._graph = [each.clone() for each in inputs], graph
+        with torch.cuda.graph(graph):
             self._outputs = computation(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        torch._foreach_copy_(self._inputs, list(inputs))
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
         self._graph.replay()
         return tuple(each.clone() for each in self._outputs)
 
 
+#: graphs whose recording failed: torch's allocator may still ask them which memory is theirs
+_broken: list[torch.cuda.CUDAGraph] = []
+
+
 def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.device) -> _Recording | None:
-    """Return the recording, or None where the computation cannot be recorded: then nothing was computed."""
+    """Return the recording, or None where the computation cannot be recorded: then nothing was computed.
+
+    After one failure a process records nothing any more.
+    """
+    if _broken:
+        return None
     generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
-    before = generator.clone_state()
+    before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
     try:
         # a recording that fails may leave its own stream as the present one
         with torch.cuda.stream(torch.cuda.current_stream()):
-            return _Recording(computation, inputs)
+            return _Recording(computation, inputs, graph)
     except RuntimeError as error:
+        _broken.append(graph)
         generator.graphsafe_set_state(before)  # it may still believe that it is being recorded
         said = (str(error).splitlines() or [type(error).__name__])[0]
         logger.info("not recorded as a CUDA graph, so the host launches every kernel: %s", said)

@@ -60,7 +60,7 @@ class Waits(nn.Module):
 def trained(device: torch.device, *more: nn.Module, **changes: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train a network with statistics, dropout and moments; return the record and the weights."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), *more]
+    layers = [nn.Conv2d(3, 4, 4, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), *more]
     model = nn.Sequential(*layers, nn.Linear(64, 3)).to(device)
     images = images_on(device)
     trainer = Trainer(model, dataclasses.replace(SPEC, **changes), images, images, stream=("test",), resume=NEVER)
@@ -103,6 +103,23 @@ def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list
     assert [float(each) for each in outputs] == list(range(WARM_UP + 3))
 
 
+def test_a_recording_that_fails_leaves_every_call_as_it_is(
+    recordings: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_record", lambda *_: None)
+    calls: list[float] = []
+
+    def computation(x: Tensor) -> tuple[Tensor, ...]:
+        calls.append(float(x))
+        return (x + 1,)
+
+    replayed = Replayed(computation, CPU)
+    given = [float(i) for i in range(WARM_UP + 3)]
+    assert replayed.records
+    assert [float(replayed(torch.tensor(x))[0]) for x in given] == [x + 1 for x in given]
+    assert calls == given and not replayed.records
+
+
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_training_with_replays_is_training(recordings: list[StandIn], optimiser: str) -> None:
     record, weights = trained(CPU, optimiser=optimiser)
@@ -119,7 +136,7 @@ def test_training_with_replays_is_training(recordings: list[StandIn], optimiser:
 @needs_cuda
 @pytest.mark.parametrize(
     ("optimiser", "precision", "bound"),
-    [("sgd", "fp32", 1e-4), ("adamw", "fp32", 1e-3), ("sgd", "bf16", 1e-2)],
+    [("sgd", "fp32", 1e-4), ("adamw", "fp32", 5e-3), ("sgd", "bf16", 1e-2)],
 )
 def test_a_recorded_training_ends_where_a_plain_one_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, optimiser: str, precision: str, bound: float
@@ -171,20 +188,6 @@ def test_recorded_passes_of_methods_are_the_plain_ones(
 
 @gpu
 @needs_cuda
-def test_what_cannot_be_recorded_is_computed_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    device = torch.device("cuda")
-    with caplog.at_level(logging.INFO, logger="oneshui"):
-        _, weights = trained(device, Waits())
-    assert caplog.text.count("not recorded as a CUDA graph") == 1
-    monkeypatch.setattr(replay, "RECORDING", ())
-    _, wanted = trained(device, Waits())
-    assert all(torch.allclose(value, wanted[name], rtol=1e-4, atol=1e-5) for name, value in weights.items())
-
-
-@gpu
-@needs_cuda
 @pytest.mark.parametrize("resident", [True, False])
 def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path, resident: bool) -> None:
     cuda = torch.device("cuda")
@@ -210,3 +213,18 @@ def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path,
             step(5)  # plain
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu
+@needs_cuda
+def test_what_cannot_be_recorded_is_computed_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = torch.device("cuda")
+    monkeypatch.setattr(replay, "_broken", [])  # or nothing is recorded any more after this test
+    with caplog.at_level(logging.INFO, logger="oneshui"):
+        _, weights = trained(device, Waits())
+    assert caplog.text.count("not recorded as a CUDA graph") == 1
+    monkeypatch.setattr(replay, "RECORDING", ())
+    _, wanted = trained(device, Waits())
+    assert all(torch.allclose(value, wanted[name], rtol=1e-4, atol=1e-5) for name, value in weights.items())

@@ -230,13 +230,13 @@ def test_meta_training_is_the_plain_loop(kind: str, outer_loss: str, dropout: fl
 def test_meta_training_with_replays_is_the_plain_loop(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Batches are filled up to one shape, whose passes a GPU replays; what fills them up counts for nothing."""
     model, train, val = make_data(kind)
-    recordings = record_on_the_cpu(monkeypatch)
-    artefact = METHOD.precompute(model, train, val, seed=SEED)
+    recordings, method = record_on_the_cpu(monkeypatch), dataclasses.replace(METHOD, micro_batch=3)
+    artefact = method.precompute(model, train, val, seed=SEED)
     found, start = new_meta_loss(METHOD, train.task), weights(new_meta_loss(METHOD, train.task))
     found.load_state_dict({name: artefact.tensors[f"phi.{name}"] for name in start})
-    assert len(recordings) == 3  # forget images, validation images, J v
+    assert len(recordings) == 5  # answers on photos, J^T g, forget images, validation images, J v
     assert all(each.replays for each in recordings)
-    assert all(each.inputs[0].shape[0] == METHOD.micro_batch for each in recordings[:2])
+    assert sorted({len(each.inputs[0]) for each in recordings}) == [METHOD.simulated_n, 3]
     assert_moved_alike(start, found, direct_training(METHOD, model, train, val))
 
 
