@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mufac import ROOT, environment
+from benchmarks.mufac import ROOT, python_with
 
 #: seconds that are kept back to write the last results
 _RESERVE = 5
@@ -145,7 +145,7 @@ def measurements() -> list[Measurement]:
 
 
 def run(
-    measurement: Measurement, limit_s: float, variables: Mapping[str, str], *, toy: bool, device: str
+    measurement: Measurement, limit_s: float, python: str, variables: Mapping[str, str], *, toy: bool, device: str
 ) -> dict[str, Any]:
     """Run one, end it with all its children at its limit, and return what there is to say of it."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
@@ -154,7 +154,7 @@ def run(
         arguments = [each.replace("{folder}", folder) for each in measurement.arguments(toy, device)]
         with open(Path(folder, "out"), "w+") as out, open(Path(folder, "err"), "w+") as err:
             process = subprocess.Popen(
-                [sys.executable, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=ROOT,
+                [python, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=ROOT,
                 env={**variables, **hidden}, start_new_session=True,
             )  # fmt: skip
             try:
@@ -198,8 +198,8 @@ def main() -> int:
     end = time.monotonic() + 60 * args.minutes - _RESERVE
     args.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    with open(args.out / "gpu.jsonl", "w") as file, tempfile.TemporaryDirectory() as site:
-        variables = environment(args.wheels, Path(site))
+    with open(args.out / "gpu.jsonl", "w") as file, tempfile.TemporaryDirectory() as folder:
+        python, variables = python_with(args.wheels, Path(folder, "python"))
         for each in every:
             if args.only and each.name not in args.only:
                 continue
@@ -209,7 +209,7 @@ def main() -> int:
                          "printed": "", "said": ""}  # fmt: skip
             else:
                 limit_s = left if args.toy else min(each.limit_s, left)
-                found = run(each, limit_s, variables, toy=args.toy, device=args.device)
+                found = run(each, limit_s, python, variables, toy=args.toy, device=args.device)
             results.append(found)
             print(json.dumps(found), file=file, flush=True)
             os.fsync(file.fileno())

@@ -16,10 +16,12 @@ import os
 import re
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import tempfile
 import time
+import venv
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -138,28 +140,36 @@ def toy(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "figures": {"mufac_bars": config["figures"]["mufac_bars"]}}
 
 
-def environment(wheels: Path | None, site: Path) -> dict[str, str]:
-    """Return variables with which Python finds oneshui beside this script, and wheels that were carried.
+def python_with(wheels: Path | None, folder: Path) -> tuple[str, dict[str, str]]:
+    """Return a Python that has carried wheels, and variables with which it finds oneshui beside this script.
+
+    It is a virtual environment of its own: the isolated process of ``unlearn`` may open what lies in one, but no other
+    folder that PYTHONPATH names.
 
     Args:
         wheels: folder of wheels, which may be empty or missing; None: there are none.
-        site: folder to unpack them into.
+        folder: for the environment.
     """
     files = sorted(wheels.glob("*.whl")) if wheels else []
+    python = Path(sys.executable)
     if files:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile",
-             "--target", str(site), *map(str, files)], check=True,
-        )  # fmt: skip
-    given = [str(ROOT / "src"), str(ROOT), *([str(site)] if files else []), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, given)), "PYTHONUNBUFFERED": "1"}
+        venv.create(folder, with_pip=False, symlinks=True)
+        python = folder / "bin/python"
+        (packages,) = folder.glob("lib/python*/site-packages")
+        unpack(files, packages)
+        for moved in [*packages.glob("*.data/purelib"), *packages.glob("*.data/platlib")]:
+            shutil.copytree(moved, packages, dirs_exist_ok=True)
+        (packages / "carried.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    given = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return str(python), {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, given)), "PYTHONUNBUFFERED": "1"}
 
 
-def snakemake(folder: Path, config: Path, place: Path, args: argparse.Namespace, targets: Sequence[str],
-              variables: dict[str, str], limit_s: float | None) -> tuple[str, float]:  # fmt: skip
+def snakemake(folder: Path, config: Path, place: Path, args: argparse.Namespace, targets: Sequence[str], python: str,
+              variables: dict[str, str]) -> tuple[str, float]:  # fmt: skip
     """Run the workflow in ``folder``; return how it ended, and seconds. At the limit running jobs are ended."""
+    limit_s = 60 * args.minutes
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
+        python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
         "--workflow-profile", str(ROOT / "profiles/default"), "--cores", str(args.cores), "--configfile", str(config),
         "--config", f"data_root={place / 'data'}", f"weights_root={place / 'weights'}", f"device={args.device}",
         f"jobs_per_gpu={args.jobs_per_gpu}", "--resources", f"gpu={args.jobs_per_gpu}", "--", *targets,
@@ -222,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
     place = args.place.resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        variables = environment(place / "wheels", folder / "site")
+        python, variables = python_with(place / "wheels", folder / "python")
         if args.toy:
             # in a process of its own: only now can Python find YAML
             code = (
@@ -231,21 +241,19 @@ def run(args: argparse.Namespace) -> int:
             )
             config = folder / "mufac_gpu.yaml"
             source = str(ROOT / "config/mufac_gpu.yaml")
-            subprocess.run([sys.executable, "-c", code, source, str(config)], env=variables, check=True)
+            subprocess.run([python, "-c", code, source, str(config)], env=variables, check=True)
         else:
             config = ROOT / "config/mufac_gpu.yaml"
         described = subprocess.run(
-            [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() "
+            [python, "-c", "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() "
              "else 'no GPU', 'with torch', torch.__version__)"],
             env=variables, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        decoded = ["results/data/mufac/images.npy"]
-        status, decoding = snakemake(folder, config, place, args, decoded, variables, 60 * args.minutes)
+        decoded, wanted = ["results/data/mufac/images.npy"], ["tables", "figures"]
+        status, decoding = snakemake(folder, config, place, args, decoded, python, variables)
         seconds = 0.0
         if status == "finished":
-            status, seconds = snakemake(
-                folder, config, place, args, ["tables", "figures"], variables, 60 * args.minutes
-            )
+            status, seconds = snakemake(folder, config, place, args, wanted, python, variables)
         table = folder / "results/tables/mufac.md"
         found = {
             "machine": described.stdout.strip(), "status": status, "decoding_s": decoding, "seconds": seconds,

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from benchmarks import gpu
 from benchmarks.__main__ import DOCUMENTS, names_in, replaced
-from benchmarks.mufac import download_command
+from benchmarks.mufac import download_command, python_with
 
 from oneshui.config import SyntheticSpec
 from oneshui.data.raw_layouts import write_raw
@@ -77,7 +78,7 @@ print("| first |", flush=True)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
 child.wait()"""
-    found = gpu.run(measurement(code, 60), 5, os.environ, toy=False, device="cpu")
+    found = gpu.run(measurement(code, 60), 5, sys.executable, os.environ, toy=False, device="cpu")
     assert found["status"] == "stopped at its limit of 5 s" and found["printed"] == "| first |\n"
     state = Path("/proc", (tmp_path / "child").read_text(), "stat")
     deadline = time.monotonic() + 10
@@ -88,7 +89,9 @@ child.wait()"""
 
 
 def test_a_measurement_that_breaks_says_why() -> None:
-    found = gpu.run(measurement("import nothing_of_this_name", 60), 60, os.environ, toy=False, device="cpu")
+    found = gpu.run(
+        measurement("import nothing_of_this_name", 60), 60, sys.executable, os.environ, toy=False, device="cpu"
+    )
     assert found["status"] == "failed with 1"
     assert "No module named 'nothing_of_this_name'" in gpu.to_markdown([found])
 
@@ -108,8 +111,14 @@ def test_the_full_commands_for_a_gpu_have_options_that_there_are() -> None:
             assert all(f'"{word}"' in script for word in arguments), each.name
 
 
+def carried_wheel(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "carried_one-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried_one.py", "VALUE = 1")
+        wheel.writestr("carried_one-1.0.data/purelib/carried_two.py", "VALUE = 2")
+
+
 def test_mufac_travels_in_parts_and_its_table_is_made_there(tmp_path: Path) -> None:
-    raw, parts, place, out = (tmp_path / name for name in ("raw", "parts", "place", "out"))
+    raw, wheels, parts, place, out = (tmp_path / name for name in ("raw", "wheels", "parts", "place", "out"))
     spec = {"task": "classification", "n_identities": 24, "images_per_identity": [6, 6], "image_px": 24, "n_classes": 8,
             "memorised_frac": 0.2, "noise_frac": 0.0, "seed": 0}  # fmt: skip
     write_raw(SyntheticSpec.from_dict(spec), raw, "mufac")
@@ -119,7 +128,9 @@ def test_mufac_travels_in_parts_and_its_table_is_made_there(tmp_path: Path) -> N
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     size = sum(path.stat().st_size for path in raw.rglob("*") if path.is_file()) / 1e6
-    assert mufac("pack", parts, "--data", raw, "--part-mb", 0.8 * size).returncode == 0
+    wheels.mkdir()
+    carried_wheel(wheels)  # so that all jobs run in the environment that holds it, the isolated ones too
+    assert mufac("pack", parts, "--data", raw, "--wheels", wheels, "--part-mb", 0.8 * size).returncode == 0
     archives = sorted(parts.glob("*.zip"))
     assert len(archives) == 2 and all(each.stat().st_size < 0.8e6 * size for each in archives)
     for archive in archives:
@@ -135,6 +146,18 @@ def test_mufac_travels_in_parts_and_its_table_is_made_there(tmp_path: Path) -> N
     jobs = {each["rule"]: each["jobs"] for each in found["rules"]}
     assert jobs["train_pretrain"] == jobs["score_pretrain"] == jobs["unlearn"] == jobs["make_table"] == 1
     assert "JiT" in (out / "mufac.md").read_text() and (out / "mufac.csv").exists()
+
+
+def test_carried_wheels_are_there_in_isolation_too_beside_what_the_machine_has(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    carried_wheel(wheels)
+    python, variables = python_with(wheels, tmp_path / "python")
+    code = "import carried_one, carried_two, torch; print(carried_one.VALUE + carried_two.VALUE, torch.ones(2).sum())"
+    command = [python, "-I", "-c", code]  # PYTHONPATH does not count
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3", "tensor(2.)"], done.stderr
+    assert python_with(tmp_path, tmp_path / "other")[0] == sys.executable  # nothing was carried
 
 
 def test_wheels_to_carry_are_those_of_the_lock_file() -> None:
