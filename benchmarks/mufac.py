@@ -38,7 +38,7 @@ CARRIED = (
     "snakemake-interface-common", "snakemake-interface-executor-plugins", "snakemake-interface-logger-plugins",
     "snakemake-interface-report-plugins", "snakemake-interface-scheduler-plugins",
     "snakemake-interface-storage-plugins", "sqlalchemy", "sqlmodel", "tenacity", "throttler", "traitlets",
-    "typing-inspection", "wrapt", "yte",
+    "typing-inspection",  "yte",
 )  # fmt: skip
 #: seconds that Snakemake gets to end what is running
 _GRACE = 10
