@@ -342,7 +342,8 @@ def _lines_of(receipt: Mapping[str, Any], names: Sequence[str], args: argparse.N
     return [
         f"{args.out}: {receipt['method']} in {receipt['seconds']:.1f} s, isolated by {receipt['isolation']}", *lines,
         f"  weights moved by {receipt['moved']:.3g} of their size",
-        f"  people: {receipt['people_before']} before, {receipt['people_after']} now",
+        f"  people: {receipt['people_before']} before, {receipt['people_after']} now"
+        + (f"; {lost} did not ask, but cannot be served any more" if (lost := receipt["no_longer_served"]) else ""),
         f"  still there: {receipt['stays'] or 'nothing but the weights'}",
         f"outcome: {receipt['outcome']}. {receipt['meaning']}",
         f"receipt: {told}, {told.with_suffix('.html')}",

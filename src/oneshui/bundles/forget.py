@@ -216,13 +216,14 @@ def _receipt(
     bundle: Bundle, people: list[dict[str, Any]], said: Mapping[str, Any], left: Mapping[str, int],
     new: Mapping[str, Any], seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    found = said["diagnostics"]
+    found, asked = said["diagnostics"], {each["person"] for each in people}
     outcome = "diverged" if found.get("blown_up") else "saturated" if found.get("saturated") else "served"
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": seconds,
         "unlearning_seconds": said["seconds"], "isolation": said["isolation"], "new": new, "moved": said["moved"],
         "diagnostics": found, "people": _told(people, said, bundle), "people_before": len(bundle.people),
-        "people_after": len(left), "stays": bundle.stays, "outcome": outcome, "meaning": OUTCOMES[outcome],
+        "people_after": len(left), "no_longer_served": len(bundle.people.keys() - left.keys() - asked),
+        "stays": bundle.stays, "outcome": outcome, "meaning": OUTCOMES[outcome],
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from oneshui.data.index import natural_order
 from oneshui.data.layouts import read_annotations
 from oneshui.data.pack import pack_images
 from oneshui.devices import choose_device
-from oneshui.errors import ArtefactError, BundleError, CheckpointError, ConfigError
+from oneshui.errors import ArtefactError, BundleError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file, stored_px_of
 from oneshui.folders import own_folder
 from oneshui.leases import lease_gpu
@@ -135,25 +135,29 @@ def pack_model(
     check_new(Path(out), "--out")
     device = choose_device(gpus=int(lease_gpu(0 if cpu else 1) is not None), threads=threads)
 
+    given = _Input(model, input_px, mean, std)
+
     def fill(place: Path, secret: Key) -> dict[str, Any]:
-        parent = place.parent
-        train, names = _image_set(Path(images), options or {}, _Input(model, input_px, mean, std), parent, device)
-        model_spec = _Input(model, input_px, mean, std).spec(train.task, dict(model_options or {}))
+        asked = dict(options or {})
+        train, names = _image_set(Path(images), asked, given, place.parent, device)
+        model_spec = given.spec(train.task, dict(model_options or {}))
         network = _network(model_spec, Path(weights), device)
         _try(network, train, Path(weights))
-        if validation is None:
-            val = train.subset(torch.arange(0))
-        else:
-            val, _ = _image_set(
-                Path(validation), {"classes": list(train.task.classes), **(options or {})}
-                if train.task.kind == "classification" else dict(options or {}),
-                _Input(model, input_px, mean, std), parent, device,
-            )  # fmt: skip
+        val = train.subset(torch.arange(0))
+        if validation is not None:
+            known = {"classes": list(train.task.classes)} if train.task.kind == "classification" else {}
+            val, _ = _image_set(Path(validation), known | asked, given, place.parent, device)
             if val.task != train.task:
                 raise ConfigError(f"{validation} has other labels than {images}: {', '.join(val.task.classes)}.")
         seed = seed_of("method", "bundle")
         unlearner: UnlearningMethod = make_method(spec)
-        artefact = unlearner.precompute(network, train, val, seed=seed)
+        try:
+            artefact = unlearner.precompute(network, train, val, seed=seed)
+        except DataError as error:
+            if validation is not None:
+                raise
+            advice = "Hand in images of people whom the model was not trained on: --validation FOLDER"
+            raise DataError(f"{error}. {advice}.") from error
         px = model_spec.input_px
         save_model(place / MODEL, network, model_spec, {"stored_px": [px, px]})
         people = _write_artefact(place, secret, unlearner, artefact, spec, dict(enumerate(names)))

@@ -19,9 +19,10 @@ OUTCOMES = {
 }
 _ENTRIES = {
     "format": "a whole number >= 0", "at": "text", "seconds": "a number", "isolation": "text", "method": "text",
-    "spec": "a mapping", "old": "a mapping", "new": "a mapping", "moved": "a number", "people_before":
-    "a whole number >= 0", "people_after": "a whole number >= 0", "stays": "text", "outcome": "text", "meaning": "text",
-    "diagnostics": "numbers by name", "seal": "text",
+    "spec": "a mapping", "old": "a mapping", "new": "a mapping", "moved": "a number", "stays": "text",
+    "people_before": "a whole number >= 0", "people_after": "a whole number >= 0",
+    "no_longer_served": "a whole number >= 0", "outcome": "text", "meaning": "text", "diagnostics": "numbers by name",
+    "seal": "text",
 }  # fmt: skip
 _STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -35,10 +36,13 @@ _CLOSE = 1e-6
 
 def page_of(receipt: Mapping[str, Any]) -> str:
     """Return a receipt as a page of HTML that needs nothing beside it."""
+    lost, people = receipt["no_longer_served"], f"the bundle knew {receipt['people_before']}, it knows "
+    people += f"{receipt['people_after']} now"
+    if lost:
+        people += f"; {lost} did not ask, but cannot be served any more: what served them was trained on who asked"
     facts = {
         "When": f"{receipt['at']}, {receipt['seconds']:.1f} s", "Method": receipt["method"],
-        "Outcome": f"{receipt['outcome']}. {receipt['meaning']}",
-        "People": f"the bundle knew {receipt['people_before']}, it knows {receipt['people_after']} now",
+        "Outcome": f"{receipt['outcome']}. {receipt['meaning']}", "People": people,
         "Weights moved by": f"{receipt['moved']:.3g} of their size",
         "Still there": receipt["stays"] or "nothing that comes from the training data, but the weights themselves",
         "Isolation": f"{receipt['isolation']}: the process that unlearned could open the model, what the method keeps "
@@ -48,7 +52,7 @@ def page_of(receipt: Mapping[str, Any]) -> str:
     facts |= {f"Hyper-parameter: {name}": value for name, value in receipt["spec"].items()}
     columns = ("Person", "Known", "Label", "Said by", "Sure of it before", "after", "Answer before", "after",
                "Numbers removed")  # fmt: skip
-    people = [
+    asked = [
         (
             each["person"], "yes" if each["known"] else "no", _words(each["label"]), each["label_from"],
             _percent(each["before"]["sure_of_label"]), _percent(each["after"]["sure_of_label"]),
@@ -64,7 +68,7 @@ def page_of(receipt: Mapping[str, Any]) -> str:
         "<h1>Receipt of a request to be forgotten</h1>",
         "<p>This page holds no photo and no name. A person is a keyed hash of their name: whoever has the key can "
         "compute it again. To check the receipt: <code>oneshui verify RECEIPT.json OLD NEW</code>.</p>",
-        "<h2>What was done</h2>", _table((), facts.items()), "<h2>Who asked</h2>", _table(columns, people),
+        "<h2>What was done</h2>", _table((), facts.items()), "<h2>Who asked</h2>", _table(columns, asked),
         "<h2>Files (SHA-256)</h2>", _table(("Bundle", "File", "Hash"), files), "</body></html>\n",
     ])  # fmt: skip
 
@@ -151,6 +155,8 @@ def _checks(said: Mapping[str, Any], old: Bundle, new: Bundle, key: Key | None) 
     yield "the old bundle knew whom the receipt says it knew", known == asked & before.keys()
     yield "the new bundle knows none of those who asked", not asked & after.keys()
     yield "the new bundle knows nobody whom the old one did not", after.keys() <= before.keys()
+    lost = len(before.keys() - after.keys() - asked)
+    yield "nobody else was taken out than the receipt says", lost == said["no_longer_served"]
     yield "the numbers of people are those of the receipt", (len(before), len(after)) == (
         said["people_before"], said["people_after"]
     )  # fmt: skip
