@@ -139,7 +139,7 @@ class Bundle:
                 one's.
         """
         folder = Path(folder)
-        bundle = cls(folder, _note_of(folder))
+        bundle = cls(folder, note_of(folder))
         bundle._check_files()
         if key is not None:
             if key.fingerprint != bundle.note["key"]:
@@ -239,8 +239,12 @@ def key_name(fingerprint: str) -> str:
     return f"oneshui-{fingerprint}.key"
 
 
-def _note_of(folder: Path) -> dict[str, Any]:
-    """Return a bundle's own words, every entry of its type."""
+def note_of(folder: Path) -> dict[str, Any]:
+    """Return what a bundle says of itself, every entry of its type; its files are not looked at.
+
+    Raises:
+        BundleError: it cannot be read, is of a newer version, or has an entry that is missing or of another type.
+    """
     path = folder / NOTE
     try:
         note = parse_json(read_regular(path))
