@@ -143,7 +143,7 @@ def _key_and_json(command: argparse.ArgumentParser) -> None:
 
 
 def _machine(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default: %(default)s)")
+    command.add_argument("--threads", type=_count, default=1, metavar="N", help="of the CPU (default: %(default)s)")
     command.add_argument("--cpu", action="store_true", help="leave a GPU alone")
 
 
@@ -175,7 +175,7 @@ def _pack_options(command: argparse.ArgumentParser) -> None:
     own("--label-columns", metavar="A,B,...", help="0/1 columns of attributes; 'rest' for all others")
     own("--classes", metavar="A,B,...", help="in the order of the classifier (default: alphabetical)")
     own("--validation", type=Path, metavar="FOLDER", help="images of other people, with such a manifest (MetaUnlearn)")
-    own("--input-px", type=int, metavar="N", help="side of the network's input (default: timm's)")
+    own("--input-px", type=_count, metavar="N", help="side of the network's input (default: timm's)")
     own("--mean", type=_channels, metavar="X[,X,X]", help="of channel values in [0, 1] (default: timm's)")
     own("--std", type=_channels, metavar="X[,X,X]", help="likewise (default: timm's)")
     _machine(command)
@@ -201,6 +201,12 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
+    return int(text)
 
 
 def _channels(text: str) -> float | tuple[float, ...]:
@@ -283,7 +289,7 @@ def _text_of(found: Mapping[str, Any]) -> str:
     classes, (height, width) = model["task"]["classes"], found["stored_px"]
     some = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
     kept = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    unknown = "refused" if found["needs_to_know"] else "served with --allow-unknown"
+    unknown = "refused, for" if found["needs_to_know"] else "served with --allow-unknown:"
     lines = [
         f"{found['folder']}: {model['architecture']}, {model['task']['kind']} with {len(classes)} "
         f"{'classes' if model['task']['kind'] == 'classification' else 'attributes'} ({some})",
@@ -291,7 +297,7 @@ def _text_of(found: Mapping[str, Any]) -> str:
         f"method: {found['method']}, " + ", ".join(f"{name} {value}" for name, value in found["spec"].items()),
         f"made from: {', '.join(f'{name} {value}' for name, value in found['source'].items())}",
         f"people: {found['known']} can ask to be forgotten; of each alone it keeps {kept} numbers",
-        f"somebody unknown: {unknown}",
+        f"somebody unknown: {unknown} {found['method']} {found['for_unknown']}",
         f"of all together it keeps: {found['stays'] or 'nothing but the weights'}",
         f"requests served so far: {found['served']}",
         f"files: as their hashes say; seal: {'whole' if found['sealed'] else 'not looked at, for the key is not here'}",

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TUTORIAL, BUNDLES = ROOT / "docs/tutorial.md", ROOT / "docs/bundles.md"
 #: what a clone has at its top, as far as the tutorial needs it
-CLONE = ("Snakefile", "config", "workflow", "profiles", "resources")
+CLONE = ("Snakefile", "config", "envs", "workflow", "profiles", "resources")
 #: lines of Snakemake's that are shown; the others are times
 SHOWN = 1
 

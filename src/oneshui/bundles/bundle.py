@@ -153,6 +153,22 @@ class Bundle:
                 )
         return bundle
 
+    @classmethod
+    def unlocked(cls, folder: str | Path, path: str | Path | None) -> "tuple[Bundle, Key]":
+        """Return a bundle, checked with its key, and the key: from a file, or from the one beside it that has its name.
+
+        Raises:
+            BundleError: as ``read``, or there is no key.
+        """
+        found = cls(Path(folder), note_of(Path(folder)))
+        if path is None and not found.key_beside.exists():
+            raise BundleError(
+                f"the key of {folder} is not beside it ({found.key_beside} does not exist). Name it: --key FILE. "
+                "Without the key nobody can tell who is who in a bundle."
+            )
+        key = Key.read(found.key_beside if path is None else Path(path))
+        return cls.read(folder, key), key
+
     @property
     def model(self) -> Path:
         """File of the weights."""
@@ -180,28 +196,22 @@ class Bundle:
         return kind in METHODS and METHODS[kind].folds
 
     @property
+    def for_unknown(self) -> str:
+        """What its method does for somebody whom it does not know, as it goes on after its name."""
+        kind = self.note["spec"]["kind"]
+        if self.needs_to_know:
+            return "leaves the model as it is"
+        return (
+            kind in METHODS and METHODS[kind].unknown
+        ) or "does the same as for anybody: it looks at photo and label"
+
+    @property
     def stays(self) -> str:
         """What the method keeps of all people together."""
         kind = self.note["spec"]["kind"]
         if kind in METHODS:
             return METHODS[kind].stays
         return f"what {kind} keeps beside single people" if self.artefact else ""
-
-    def key(self, path: str | Path | None) -> Key:
-        """Return its key: from a file, or from the one beside it that has its name.
-
-        Raises:
-            BundleError: it is not there.
-        """
-        if path is not None:
-            return Key.read(Path(path))
-        beside = self.key_beside
-        if not beside.exists():
-            raise BundleError(
-                f"the key of {self.folder} is not beside it ({beside} does not exist). Name it: --key FILE. Without "
-                "the key nobody can tell who is who in a bundle."
-            )
-        return Key.read(beside)
 
     @property
     def key_beside(self) -> Path:
@@ -210,10 +220,9 @@ class Bundle:
 
     def describe_unknown(self, names: Collection[str]) -> str:
         """Return the refusal of a request of people whom the bundle does not know."""
-        said = f"{self.folder} does not know {', '.join(map(repr, names))}: {_UNKNOWN}."
-        if self.needs_to_know:
-            return f"{said} For somebody unknown {self.note['method']} leaves the model as it is. Correct the name."
-        return f"{said} Correct the name, or serve the request all the same: --allow-unknown."
+        said = f"{self.folder} does not know {', '.join(map(repr, names))}: {_UNKNOWN}. For somebody unknown "
+        said += f"{self.note['method']} {self.for_unknown}. Correct the name"
+        return f"{said}." if self.needs_to_know else f"{said}, or serve the request all the same: --allow-unknown."
 
     def _check_files(self) -> None:
         for name, wanted in self.note["files"].items():

@@ -28,6 +28,7 @@ from oneshui.files import parse_json, require_regular, sha256_file, write_text
 from oneshui.folders import own_folder
 from oneshui.isolation import run_isolated
 from oneshui.leases import lease_gpu
+from oneshui.log import logger
 from oneshui.methods import METHODS
 
 #: who said what a photo shows
@@ -64,13 +65,13 @@ def forget(
         OneShuiError: the method cannot unlearn from this model and artefact.
     """
     began = time.perf_counter()
-    found = Bundle.read(bundle)
-    secret = found.key(key)
-    found = Bundle.read(bundle, secret)
+    found, secret = Bundle.unlocked(bundle, key)
     people = _people(photos, labels or {}, found, secret)
     unknown = [each["name"] for each in people if each["person"] not in found.people]
     if unknown and (not allow_unknown or found.needs_to_know):
         raise BundleError(found.describe_unknown(unknown))
+    if unknown:
+        logger.warning("unknown: %s. For them %s %s", ", ".join(unknown), found.note["method"], found.for_unknown)
     if out is None and not dry_run:
         raise BundleError("there is no place for the new bundle. Name it: --out NEW.")
     target = Path(out if out is not None else f"{found.folder}-new")

@@ -271,8 +271,6 @@ def _choose(name: str, among: Mapping[str, Any], what: str) -> None:
 def _only(value: int | None, allowed: Sequence[int], what: str, option: str) -> int:
     """Return a value that was given, or the only one that there is."""
     if value is not None and (option == "-n" or value in allowed):
-        if value < 1 and option == "-n":
-            raise ConfigError(f"-n {value}, allowed: a whole number >= 1")
         return value
     if value is None and len(allowed) == 1:
         return int(allowed[0])

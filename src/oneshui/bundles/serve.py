@@ -11,11 +11,11 @@ from torch import Tensor
 from oneshui.bundles.bundle import ANSWERS, ARTEFACT, MODEL
 from oneshui.data.pack import decode
 from oneshui.devices import Cost, choose_device
-from oneshui.errors import DataError
+from oneshui.errors import CheckpointError, DataError
 from oneshui.files import sha256_file, write_text
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import Artefact, KeepsPeople, UnlearningMethod, relative_change
-from oneshui.models import Checkpoint, load_model, save_model
+from oneshui.methods.base import Artefact, KeepsPeople, UnlearningMethod, relative_change, without
+from oneshui.models import Checkpoint, has_finite_weights, load_model, save_model
 from oneshui.sets import Support
 from oneshui.stages.images import input_of
 from oneshui.stages.serve_request import check_artefact, check_finite
@@ -47,6 +47,7 @@ def serve(
         isolation: what keeps this process from other files.
 
     Raises:
+        CheckpointError: the model is not finite, or would not be.
         DataError: a photo cannot be used.
         ArtefactError: the artefact belongs to another model or method.
     """
@@ -80,11 +81,18 @@ def serve(
                  "moved": relative_change(_floats(checkpoint.model), _floats(model))}  # fmt: skip
         with torch.no_grad():
             after = model(images)
+        if not (has_finite_weights(model) and bool(after.isfinite().all())):
+            raise CheckpointError(
+                "the model would be destroyed: its weights or answers are not finite. Lower the method's learning rate."
+            )
         for entry, row, label in zip(told, after, labels, strict=True):
             entry["after"] = _answer(task, row, label)
         save_model(output / MODEL, model, checkpoint.spec, {"stored_px": list(stored_px)})
         if artefact is not None:
-            left, said["kept"] = _without(method, artefact, numbers)
+            left = without(method, artefact, numbers)
+            if isinstance(method, KeepsPeople):
+                people, kept = left.need("identities").tolist(), method.numbers_of_people(left).tolist()
+                said["kept"] = dict(zip(people, kept, strict=True))
             left.save(output / ARTEFACT, {"model": sha256_file(output / MODEL), "spec": artefact_spec(spec)})
     write_text(output / ANSWERS, json.dumps(said))
 
@@ -115,18 +123,6 @@ def _in_order(method: UnlearningMethod, artefact: Artefact | None, natural: Sequ
         return artefact
     others = [row for row in range(len(numbers)) if row not in set(asked)]
     return method.of_people(artefact, torch.tensor(asked + others))
-
-
-def _without(
-    method: UnlearningMethod, artefact: Artefact, numbers: Tensor
-) -> tuple[Artefact, dict[int, int] | None]:  # fmt: skip
-    """Return the artefact without people, and how many numbers it holds of each of the others; None of nobody."""
-    if not isinstance(method, KeepsPeople):
-        return artefact, None
-    rows = (~torch.isin(artefact.need("identities").cpu(), numbers)).nonzero()[:, 0]
-    left = method.of_people(artefact, rows)
-    people = left.need("identities").tolist()
-    return left, dict(zip(people, method.numbers_of_people(left).tolist(), strict=True))
 
 
 def _floats(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from oneshui.bundles.bundle import Bundle, Key, check_name
+from oneshui.bundles.bundle import Bundle, Key, check_name, note_of
 
 
 def show(bundle: str | Path, *, person: str | None = None, key: str | Path | None = None) -> dict[str, Any]:
@@ -16,22 +16,23 @@ def show(bundle: str | Path, *, person: str | None = None, key: str | Path | Non
 
     Returns:
         The entries of ``bundle.json``, but for ``people``; and ``folder``, ``known`` (people), ``kept`` (fewest and
-        most numbers kept of one alone), ``stays``, ``needs_to_know``, ``sealed`` (null: without a key nobody can tell),
-        and ``person`` (``hash``, ``known``, ``numbers``), if one was named.
+        most numbers kept of one alone), ``stays``, ``needs_to_know``, ``for_unknown``, ``sealed`` (null: without a key
+        nobody can tell), and ``person`` (``hash``, ``known``, ``numbers``), if one was named.
 
     Raises:
         BundleError: it is none or was changed, or the key is another one's.
     """
-    found = Bundle.read(bundle)
     secret: Key | None = None
-    if key is not None or person is not None or found.key_beside.exists():
-        secret = found.key(key)
-        found = Bundle.read(bundle, secret)
+    if key is None and person is None and not Bundle(Path(bundle), note_of(Path(bundle))).key_beside.exists():
+        found = Bundle.read(bundle)
+    else:
+        found, secret = Bundle.unlocked(bundle, key)
     sizes = found.people.values()
     said: dict[str, Any] = {name: value for name, value in found.note.items() if name != "people"}
     said |= {
         "folder": str(found.folder), "known": len(sizes), "kept": [min(sizes, default=0), max(sizes, default=0)],
-        "stays": found.stays, "needs_to_know": found.needs_to_know, "sealed": True if secret else None,
+        "stays": found.stays, "needs_to_know": found.needs_to_know, "for_unknown": found.for_unknown,
+        "sealed": True if secret else None,
     }  # fmt: skip
     if person is not None and secret is not None:
         who = secret.person(check_name(person))

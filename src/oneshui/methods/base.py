@@ -169,6 +169,20 @@ class KeepsPeople(Protocol):
         """Return how many numbers the artefact holds of each person alone, (I,) int64 on the CPU."""
 
 
+def without(method: Any, artefact: Artefact, identities: Tensor) -> Artefact:
+    """Return an artefact without what its method keeps of some people alone; what it keeps of all together stays.
+
+    Args:
+        method: that made it.
+        artefact: what it keeps.
+        identities: (N,) int64 on the CPU, known or not.
+    """
+    if not isinstance(method, KeepsPeople):
+        return artefact
+    known = ~torch.isin(artefact.need("identities").cpu(), identities)
+    return method.of_people(artefact, known.nonzero()[:, 0])
+
+
 class DataUnlearningMethod(Protocol):
     """A reference method: it needs the forget set and the retain set themselves, so it cannot serve a request later."""
 

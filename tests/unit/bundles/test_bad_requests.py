@@ -147,7 +147,8 @@ CASES: dict[str, Bad] = {
     "somebody unknown": Bad(
         ask("--photo", f"{STRANGER}=asks_00.png"),
         f"ssd does not know {STRANGER!r}: the name is misspelled, the model was never trained on them, or they were "
-        "forgotten already. Correct the name, or serve the request all the same: --allow-unknown.",
+        "forgotten already. For somebody unknown ssd does the same as for anybody: it looks at photo and label. "
+        "Correct the name, or serve the request all the same: --allow-unknown.",
     ),
     # the photos
     "a photo that is not there": Bad(ask("--photo", f"{BOB}=lost.png"), "lost.png cannot be read (No such file"),

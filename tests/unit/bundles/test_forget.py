@@ -19,7 +19,7 @@ from oneshui.bundles import serve as serving
 from oneshui.bundles.bundle import Bundle, Key, number_of
 from oneshui.bundles.forget import GIVEN, PREDICTED, label_of
 from oneshui.bundles.receipt import read_receipt
-from oneshui.errors import DataError
+from oneshui.errors import CheckpointError, DataError
 from oneshui.files import read_header
 from oneshui.methods import METHODS, make_method
 from oneshui.methods.base import Artefact
@@ -61,14 +61,14 @@ def test_unknown_labels_name_the_known_ones(label: str, kind: str) -> None:
 # ---- what is done
 
 
-def served(world: World, kind: str, out: Path, *owners: str, dry_run: bool = False) -> dict[str, Any]:
+def served(world: World, kind: str, out: Path, *owners: str, dry_run: bool = False, **changes: Any) -> dict[str, Any]:
     """Serve a request in this process, as the isolated one does, and return what it says."""
     bundle = Bundle.read(world.bundle(kind))
     key = Key.read(world.folder / "secret.key")
     photos = [{"path": str(world.photos[o]), "number": number_of(key.person(o)), "label": None} for o in owners]
     serving.serve(
         str(bundle.model), str(bundle.artefact) if bundle.artefact else None, photos, str(out),
-        spec=bundle.note["spec"], stored_px=bundle.note["stored_px"], seed=bundle.note["seed"],
+        spec={**bundle.note["spec"], **changes}, stored_px=bundle.note["stored_px"], seed=bundle.note["seed"],
         natural=[each["number"] for each in photos], dry_run=dry_run, gpus=0, threads=1, isolation="none",
     )  # fmt: skip
     return dict(json.loads((out / "answers.json").read_text()))
@@ -144,6 +144,12 @@ def test_nothing_of_the_people_is_left_in_the_artefact_and_the_others_keep_their
 def test_a_dry_run_unlearns_nothing(world: World, tmp_path: Path) -> None:
     said = served(world, "ssd", tmp_path / "new", ANN, dry_run=True)
     assert said.keys() == {"isolation", "people"} and [p.name for p in (tmp_path / "new").iterdir()] == ["answers.json"]
+
+
+def test_a_model_that_would_be_destroyed_is_not_written(world: World, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the model would be destroyed: its weights or answers are not finite"):
+        served(world, "jit", tmp_path / "new", ANN, lr=1e30)
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_people_are_summed_in_the_order_of_their_names(world: World, tmp_path: Path) -> None:
