@@ -9,6 +9,7 @@ from typing import Any
 from oneshui.bundles.bundle import Bundle, Key, check_format, number_of
 from oneshui.errors import BundleError
 from oneshui.files import parse_json, read_regular, sha256_file, wrong_entry
+from oneshui.isolation import AUDIT_HOOK, LANDLOCK
 
 #: outcome of a request -> what it means
 OUTCOMES = {
@@ -24,6 +25,12 @@ _ENTRIES = {
     "no_longer_served": "a whole number >= 0", "outcome": "text", "meaning": "text", "diagnostics": "numbers by name",
     "seal": "text",
 }  # fmt: skip
+_ISOLATION = {
+    LANDLOCK: "the system kept the process that unlearned from every file but the model, what the method keeps and the "
+    "photos",
+    AUDIT_HOOK: "Python kept itself from opening other files than the model, what the method keeps and the photos; "
+    "compiled libraries were not watched",
+}
 _STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0 }
@@ -45,8 +52,7 @@ def page_of(receipt: Mapping[str, Any]) -> str:
         "Outcome": f"{receipt['outcome']}. {receipt['meaning']}", "People": people,
         "Weights moved by": f"{receipt['moved']:.3g} of their size",
         "Still there": receipt["stays"] or "nothing that comes from the training data, but the weights themselves",
-        "Isolation": f"{receipt['isolation']}: the process that unlearned could open the model, what the method keeps "
-        "and the photos, and no other file",
+        "Isolation": f"{receipt['isolation']}: {_ISOLATION.get(receipt['isolation'], 'unknown')}",
     }  # fmt: skip
     facts |= {f"Diagnostics: {name}": f"{value:.4g}" for name, value in receipt["diagnostics"].items()}
     facts |= {f"Hyper-parameter: {name}": value for name, value in receipt["spec"].items()}

@@ -11,8 +11,10 @@ import pytest
 from tests.unit.bundles.conftest import ANN
 from tests.unit.bundles.objects import method, write_model, write_objects
 
+import oneshui
 from oneshui.__main__ import main, parser
 from oneshui.completion import commands_of, completion_of
+from oneshui.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
 #: packages that only the workflow needs
@@ -106,3 +108,24 @@ def test_what_only_the_workflow_needs_is_no_dependency_of_the_package() -> None:
     extra = names(project["optional-dependencies"]["workflow"])
     assert extra == {"snakemake", "matplotlib", "jinja2", "scikit-learn", "vl-convert-python"}
     assert not extra & names(project["dependencies"])
+
+
+def test_the_document_says_what_each_method_keeps_and_does_for_somebody_unknown() -> None:
+    text = (ROOT / "docs/bundles.md").read_text(encoding="utf-8")
+    unknown, stays = (
+        {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in part.splitlines() if row.startswith("| ")}
+        for part in re.findall(r"^### (?:Somebody whom|What is removed).*?(?=^##)", text, re.M | re.S)
+    )
+    for kind, entry in METHODS.items():
+        if entry.needs == "data":
+            continue
+        assert stays[entry.label] == entry.stays, kind
+        (said,) = [what for labels, what in unknown.items() if entry.label in labels.split(", ")]
+        assert entry.unknown in said and ("leaves the model as it is" in said) == entry.folds, kind
+
+
+def test_the_package_offers_what_the_commands_do() -> None:
+    for name in ("pack", "pack_model", "show", "forget", "verify"):
+        assert callable(getattr(oneshui, name)) and f"oneshui.{name}" in (ROOT / "docs/bundles.md").read_text()
+    with pytest.raises(AttributeError, match="no attribute 'remember'"):
+        oneshui.remember  # noqa: B018

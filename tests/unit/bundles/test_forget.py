@@ -89,7 +89,7 @@ def by_hand(world: World, kind: str, *owners: str) -> dict[str, torch.Tensor]:
     return dict(made.model.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["ssd", "jit", "pgu", "metaunlearn"])
+@pytest.mark.parametrize("kind", ["ssd", "jit", pytest.param("pgu", marks=pytest.mark.slow), "metaunlearn"])
 def test_the_weights_are_those_of_the_method_on_the_photos_as_training_images_are_decoded(
     world: World, tmp_path: Path, kind: str
 ) -> None:
