@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -289,12 +290,13 @@ def _text_of(found: Mapping[str, Any]) -> str:
     classes, (height, width) = model["task"]["classes"], found["stored_px"]
     some = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
     kept = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    params = ", ".join(f"{name} {value}" for name, value in found["spec"].items())
     unknown = "refused, for" if found["needs_to_know"] else "served with --allow-unknown:"
     lines = [
         f"{found['folder']}: {model['architecture']}, {model['task']['kind']} with {len(classes)} "
         f"{'classes' if model['task']['kind'] == 'classification' else 'attributes'} ({some})",
         f"photos: decoded to {height} x {width} px (height x width), {model['input_px']} px into the network",
-        f"method: {found['method']}, " + ", ".join(f"{name} {value}" for name, value in found["spec"].items()),
+        *textwrap.wrap(f"method: {found['method']} ({params})", 100, subsequent_indent="  ", break_long_words=False),
         f"made from: {', '.join(f'{name} {value}' for name, value in found['source'].items())}",
         f"people: {found['known']} can ask to be forgotten; of each alone it keeps {kept} numbers",
         f"somebody unknown: {unknown} {found['method']} {found['for_unknown']}",

@@ -187,6 +187,11 @@ def _serve(
     answers = folder / ANSWERS
     said: dict[str, Any] = parse_json(answers.read_bytes())
     answers.unlink()
+    strange = {path.name for path in folder.iterdir()} - {MODEL, ARTEFACT}
+    if strange:
+        raise BundleError(
+            f"{kind} left {', '.join(sorted(strange))} beside the model, which must not get into a bundle. Correct it."
+        )
     return said
 
 

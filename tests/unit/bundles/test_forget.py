@@ -1,6 +1,7 @@
 """Requests: what a bundle without the people looks like, what is refused, and what is said."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,37 +209,46 @@ def test_two_requests_one_after_the_other(copied: Path, monkeypatch: pytest.Monk
     assert load_file(old / "model.safetensors").keys() == load_file(copied / "two/model.safetensors").keys()
 
 
-@pytest.mark.slow
-def test_the_process_that_unlearns_cannot_open_the_key(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    (copied / "code").mkdir()
-    (copied / "code/peeking.py").write_text(f"""
-import dataclasses
+OWN = """
+import dataclasses, os, shutil
 from oneshui.methods.base import Unlearned
 
 @dataclasses.dataclass(frozen=True)
-class Peeking:
+class Own:
     def precompute(self, model, train, val, *, seed):
         return None
 
     def unlearn(self, model, support, artefact, *, seed):
-        open({str(copied / "secret.key")!r}).read()
+        {body}
         return Unlearned(model)
-""")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("open({key!r}).read()", "the isolated process ended with exit status 1"),
+        ('shutil.copy({photo!r}, os.environ["TMPDIR"] + "/bundle/face.png")', "left face.png beside the model"),
+    ],
+    ids=["opens the key", "keeps the photo"],
+)
+def test_a_method_of_ones_own_can_neither_open_the_key_nor_keep_the_photo(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, body: str, message: str
+) -> None:
+    key, photo = copied / "secret.key", copied / "asks_02.png"
+    (copied / "code").mkdir()
+    (copied / "code/own.py").write_text(OWN.format(body=body.format(key=str(key), photo=str(photo))))
     monkeypatch.syspath_prepend(copied / "code")
+    monkeypatch.delitem(sys.modules, "own", raising=False)
     write_objects(copied / "more/photos", "classification")
     model = write_model(copied / "w.safetensors", "test_resnet", "classification")
-    spec = {"kind": "peeking:Peeking", "needs": "nothing"}
-    oneshui.pack_model(
-        copied / "own", images=copied / "more/photos", method=spec, key=copied / "secret.key", cpu=True, **model
-    )
-    assert (
-        run(copied, "forget", "own", *asks(ANN), "--out", "new", "--key", "secret.key", monkeypatch=monkeypatch)
-        == REFUSED
-    )
-    assert "refused" in capsys.readouterr().err or not (copied / "new").exists()
-    assert not (copied / "new").exists() and not list(copied.glob("new*")) and not list(copied.glob(".new*"))
+    spec = {"kind": "own:Own", "needs": "nothing"}
+    oneshui.pack_model(copied / "own", images=copied / "more/photos", method=spec, key=key, cpu=True, **model)
+    words = ("forget", "own", *asks(ANN), "--out", "new", "--key", "secret.key")
+    assert run(copied, *words, monkeypatch=monkeypatch) == REFUSED
+    assert message in capsys.readouterr().err
+    assert not list(copied.glob("new*")) and not list(copied.glob(".new*"))
 
 
 @pytest.mark.slow
