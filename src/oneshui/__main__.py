@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import textwrap
@@ -99,8 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except OneShuiError as error:
         return _refused(str(error))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
     except OSError as error:
-        return _refused(f"{error.filename} cannot be used ({error.strerror}). Name another file or folder.")
+        what = f"{error.filename} cannot be used ({error.strerror})" if error.filename else str(error)
+        return _refused(f"{what}. Name another file or folder.")
     except KeyboardInterrupt:
         return _refused("interrupted. Nothing was written.")
 
@@ -113,27 +118,29 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"oneshui {__version__}")
     commands = made.add_subparsers(required=True, metavar="COMMAND", dest="command", title="commands")
 
-    def command(name: str, text: str, run: Any) -> argparse.ArgumentParser:
-        first, _, rest = text.partition("\n")
+    def command(name: str, short: str, text: str, run: Any) -> argparse.ArgumentParser:
         added = commands.add_parser(
-            name, help=first.partition(":")[0].rstrip("."), description=f"{first}\n{rest}", epilog=_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+            name, help=short, description=text, epilog=_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         added.set_defaults(run=run)
         return added
 
-    _pack_options(command("pack", _PACK, _pack))
-    shown = command("show", _SHOW, _show)
+    _pack_options(command("pack", "make a bundle of a model", _PACK, _pack))
+    shown = command("show", "say what a bundle holds", _SHOW, _show)
     shown.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     shown.add_argument("--person", metavar="NAME", help="say what it keeps of this person")
     _key_and_json(shown)
-    _forget_options(command("forget", _FORGET, _forget))
-    verified = command("verify", _VERIFY, _verify)
+    _forget_options(command("forget", "forget people", _FORGET, _forget))
+    verified = command("verify", "check a receipt", _VERIFY, _verify)
     for name, what in (("receipt", "the .json file"), ("old", "the bundle before"), ("new", "the bundle after")):
         verified.add_argument(name, type=Path, metavar=name.upper(), help=what)
     _key_and_json(verified)
-    command("check", _CHECK, _check).add_argument("config", type=Path, metavar="CONFIG", help="the file")
-    completion = command("completion", _COMPLETION, lambda args: print(completion_of(made, args.shell)) or DONE)
+    command("check", "look at a configuration", _CHECK, _check).add_argument(
+        "config", type=Path, metavar="CONFIG", help="the file"
+    )
+    completion = command(
+        "completion", "shell completion", _COMPLETION, lambda args: print(completion_of(made, args.shell)) or DONE
+    )
     completion.add_argument("shell", choices=SHELLS, help="bash or zsh")
     return made
 

@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 SHELLS = ("bash", "zsh")
 _ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
@@ -20,6 +21,7 @@ _SCRIPT = """\
     esac; fi
     COMPREPLY=()
     case "$words" in
+    "") ;;
     FILE) COMPREPLY=($(compgen -f -- "$word")) ;;
     *) COMPREPLY=($(compgen -W "$words" -- "$word"))
        [ "${{word#-}}" != "$word" ] || [ "$COMP_CWORD" -eq 1 ] || COMPREPLY+=($(compgen -f -- "$word")) ;;
@@ -42,7 +44,7 @@ def completion_of(parser: argparse.ArgumentParser, shell: str) -> str:
         for action in _options(command):
             flags = "|".join(f"{name}:{flag}" for flag in action.option_strings)
             if action.nargs != 0:
-                values.append(f"    {flags}) words={shlex.quote(' '.join(map(str, action.choices or ['FILE'])))} ;;")
+                values.append(f"    {flags}) words={shlex.quote(_values(action))} ;;")
         flags = " ".join(flag for action in _options(command) for flag in action.option_strings)
         places = " ".join(str(c) for action in command._get_positional_actions() for c in action.choices or ())
         options.append(f"        {name}) words={shlex.quote(f'{places} {flags}'.strip())} ;;")
@@ -50,6 +52,11 @@ def completion_of(parser: argparse.ArgumentParser, shell: str) -> str:
         shell=shell, zsh=_ZSH if shell == "zsh" else "", commands=shlex.quote(" ".join(commands)),
         values="\n".join(values), options="\n".join(options),
     )  # fmt: skip
+
+
+def _values(action: argparse.Action) -> str:
+    """Return what an option takes: one of its choices, a file, or what nobody can guess."""
+    return " ".join(map(str, action.choices)) if action.choices else "FILE" if action.type is Path else ""
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -44,6 +44,12 @@ def test_every_command_has_help_with_an_example_that_is_one(name: str, capsys: p
         parser().parse_args([word.replace('"', "") for word in words])
 
 
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    line = f"set -o pipefail; {sys.executable} -m oneshui completion bash | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+
+
 def completed(line: str, folder: Path) -> list[str]:
     """Return what bash offers for the last word of a command line."""
     script = completion_of(parser(), "bash")
@@ -61,6 +67,7 @@ def test_bash_completes_commands_options_values_and_files(tmp_path: Path) -> Non
     assert completed("oneshui forget --dry", tmp_path) == ["--dry-run"]
     assert completed("oneshui forget bun", tmp_path) == ["bundle"]
     assert completed("oneshui forget bundle --out bun", tmp_path) == ["bundle"]
+    assert completed("oneshui pack --method bun", tmp_path) == []  # a name in a configuration, not a file
     assert completed("oneshui completion z", tmp_path) == ["zsh"]
     assert "--photo" not in completed("oneshui show --", tmp_path)
     assert "--person" in completed("oneshui show --", tmp_path)
