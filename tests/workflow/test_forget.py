@@ -145,10 +145,16 @@ def test_identity_edits_one_after_the_other_are_those_of_one_request(served: Ser
             key=served.folder / "secret.key", cpu=True,
         )  # fmt: skip
         bundle = tmp_path / str(number)
-    found, _ = load_tensors(bundle / "model.safetensors", CPU)
     wanted, _ = load_tensors(served.results / f"{UNLEARNED}/identity_edits.safetensors", CPU)
+    folders = [served.folder / "identity_edits", *(tmp_path / str(number) for number in range(len(served.names)))]
+    steps = [load_tensors(folder / "model.safetensors", CPU)[0] for folder in folders]
+    moved = 0
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+        # each step rounds the change and the sum to float32, at the size that the weight has then
+        rounding = 2.0**-22 * torch.stack([step[name].double().abs() for step in steps]).sum(0)
+        assert ((steps[-1][name].double() - value.double()).abs() <= rounding).all(), name
+        moved += int((steps[-1][name].double() - steps[0][name].double()).abs().gt(10 * rounding).sum())
+    assert moved > 100
     key = Key.read(served.folder / "secret.key")
     gone = {number_of(key.person(name)) for name in served.names}
     left, _ = load_tensors(bundle / "artefact.safetensors", CPU)
