@@ -90,7 +90,7 @@ METHODS: dict[str, Kind] = {
         label="MetaUnlearn", colour="#D55E00", cost=params.METAUNLEARN_COST,
         artefact_params=(
             "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss",
-            "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
+            "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp", "outer_precision",
         ),
         network_params=("micro_batch", "jvp"),
     ),

@@ -104,6 +104,11 @@ class MetaUnlearn(Spec):
         description="dropout masks of which unlearning takes the mean: meta-training steps with one at a time; 0: none,"
         " as published",
     )
+    outer_precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="number format in which the network answers in the outer objective, on a GPU; the CPU always"
+        " computes in fp32; published: bf16",
+    )
     jvp: Literal["exact", "finite_difference"] = Field(
         description="forward-mode product; `finite_difference`: two forward passes with fused kernels, for smooth"
         " networks (ReLU networks lose up to 5% in accuracy)"
