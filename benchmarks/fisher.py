@@ -16,7 +16,7 @@ from benchmarks.measuring import TASK, describe
 from torch import Tensor, nn
 
 from oneshui.devices import Cost, choose_device
-from oneshui.methods.ssd import squared_image_gradients
+from oneshui.methods.ssd import ImageGradients
 from oneshui.models import ModelSpec, build_model
 
 
@@ -39,11 +39,13 @@ def timed(run: Callable[[], dict[str, Tensor]], device: torch.device) -> tuple[f
     return cost.seconds, result
 
 
-def one_round(model: nn.Module, px: int, micro_batch: int, n: int, device: torch.device) -> tuple[float, float, float]:
+def one_round(
+    model: nn.Module, gradients: ImageGradients, px: int, n: int, device: torch.device
+) -> tuple[float, float, float]:
     """Return seconds of ours and of the plain way on the same fresh images, and the largest relative error."""
     images = torch.randn(n, 3, px, px, device=device)
     labels = torch.randint(0, 2, (n, 40), device=device)
-    ours, found = timed(lambda: squared_image_gradients(model, images, labels, TASK, micro_batch), device)
+    ours, found = timed(lambda: gradients(images, labels), device)
     plain, wanted = timed(lambda: one_by_one(model, images, labels), device)
     return ours, plain, max(float((found[name] - w).norm() / w.norm()) for name, w in wanted.items() if w.any())
 
@@ -66,8 +68,9 @@ def main() -> None:
         torch.manual_seed(0)
         model = build_model(ModelSpec(architecture, TASK, int(px), 0.5, 0.5)).to(device)
         for micro_batch in args.micro_batches:
-            one_round(model, int(px), micro_batch, args.images, device)  # warm-up
-            rounds = [one_round(model, int(px), micro_batch, args.images, device) for _ in range(args.rounds)]
+            gradients = ImageGradients(model, TASK, micro_batch)
+            one_round(model, gradients, int(px), args.images, device)  # warm-up
+            rounds = [one_round(model, gradients, int(px), args.images, device) for _ in range(args.rounds)]
             ours, plain, error = zip(*rounds, strict=True)
             ratio = statistics.median(p / o for o, p in zip(ours, plain, strict=True))
             each = [1000 * statistics.median(part) / args.images for part in (ours, plain)]

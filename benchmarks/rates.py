@@ -11,6 +11,7 @@ for columns of methods that this configuration does not have; other rows stay.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -33,8 +34,10 @@ from benchmarks.measuring import TASK, describe, random_images
 
 from oneshui.config import TrainSpec
 from oneshui.devices import choose_device
+from oneshui.errors import ConfigError
 from oneshui.files import write_text
 from oneshui.methods import make_method
+from oneshui.methods.edit_points import edit_points, matrix_of
 from oneshui.methods.pgu import input_grams
 from oneshui.models import ModelSpec, build_model, features_and_logits, save_model
 from oneshui.planning.rates import OPTIONAL, Rate, read_rates
@@ -122,6 +125,10 @@ def measure(trainer: Trainer, images: ImageSet, methods: Mapping[str, Any], few:
     sizes = {"parameters": sum(p.numel() for p in trainer.model.parameters()), "features": features}
     if "gram_s" in work:
         sizes["grams"] = sum(gram.numel() for gram in input_grams(trainer.model.eval(), iter([one])).values())
+    with contextlib.suppress(ConfigError):  # there is no such layer
+        points = edit_points(trainer.model.eval(), images.images(torch.arange(2)), 1)
+        layers = [trainer.model.get_submodule(point.layer) for point in points]
+        sizes["edit_width"] = sum(sum(matrix_of(layer).shape) for layer in layers)
     absent = dict.fromkeys(OPTIONAL, math.nan)
     return {**absent, **{name: statistics.median(values[1:]) for name, values in found.items()}, **sizes}
 

@@ -4,7 +4,7 @@
     python -m benchmarks.training_step --models vit_base_patch16_224:224 --batch-size 128 --precision bf16     # GPU
 
 Both call the package's own step, the second with an input that costs nothing. They take turns; the share is the median
-over rounds of the ratio of their times.
+over rounds of the ratio of their times. On a GPU, which replays the step, a third one has the host launch every kernel.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from torch import Tensor
 from oneshui.config import TrainSpec
 from oneshui.devices import Cost, choose_device
 from oneshui.models import ModelSpec, build_model
+from oneshui.replay import WARM_UP
 from oneshui.resume import Resume
 from oneshui.sets import ImageSet, InputSpec
 from oneshui.training import Trainer
@@ -30,7 +31,10 @@ class Ready(ImageSet):
 
     batch: Tensor
 
-    def augmented(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    def draw(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, ...]:
+        return ()
+
+    def augment(self, *drawn: Tensor) -> Tensor:
         return self.batch
 
 
@@ -62,14 +66,21 @@ def measure(model: str, px: int, device: torch.device, args: argparse.Namespace)
     images = random_images(1024, (args.stored_px, args.stored_px), InputSpec(px, 0.5, 0.5), device)
     ready = Ready(**vars(images), batch=images.images(torch.arange(args.batch_size)))
     trainers = [trainer_on(each, model, args.precision, args.batch_size) for each in (images, ready)]
+    if device.type == "cuda":
+        trainers.append(trainer_on(images, model, args.precision, args.batch_size))
+        trainers[-1]._update = trainers[-1]._plain_update
     for trainer in trainers:
-        seconds(trainer, 2)
+        seconds(trainer, WARM_UP + 2 if device.type == "cuda" else 2)
     rounds = [[seconds(trainer, args.steps) for trainer in trainers] for _ in range(args.rounds)]
-    whole = statistics.median(both[0] for both in rounds)
-    share = statistics.median(fixed / step for step, fixed in rounds)
+    whole = statistics.median(times[0] for times in rounds)
+    share = statistics.median(times[1] / times[0] for times in rounds)
     peak = peak_of(device, args.precision)
     rate = training_rate(args.steps * args.batch_size, whole, forward_flop(trainers[0].model, px), peak)
-    return f"| `{model}`, {px} px | {rate} | {share:.3f} |"
+    cells = [f"`{model}`, {px} px", rate, f"{share:.3f}"]
+    if device.type == "cuda":
+        launched = statistics.median(times[2] for times in rounds)
+        cells += [f"{1e3 * each / args.steps:.2f}" for each in (whole, launched)]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -86,7 +97,8 @@ def main() -> None:
     device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
     print(f"Batches of {args.batch_size} from {args.stored_px} px, {args.precision}; {describe(device)}; "
           f"median of {args.rounds}\n")  # fmt: skip
-    print("| network | with its input | share of the rate on a fixed batch |\n|---|---|---:|")
+    more = (" ms a step | ms, every kernel launched |", "---:|---:|") if device.type == "cuda" else ("", "")
+    print(f"| network | with its input | share of the rate on a fixed batch |{more[0]}\n|---|---|---:|{more[1]}")
     for name in args.models:
         model, px = name.split(":")
         print(measure(model, int(px), device, args), flush=True)

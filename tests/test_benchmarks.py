@@ -1,11 +1,20 @@
 """The benchmark scripts at small size: what they compare agrees, and they print their tables."""
 
+import json
+import os
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from benchmarks import gpu
 from benchmarks.__main__ import DOCUMENTS, names_in, replaced
+from benchmarks.mufac import download_command, python_with
+
+from oneshui.config import SyntheticSpec
+from oneshui.data.raw_layouts import write_raw
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -14,22 +23,8 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "arguments", "rows"),
     [
-        ("meta_gradient", ["--px", "32", "--support", "4", "--forget", "8", "--micro-batch", "2", "--repeats", "1",
-                           "--threads", "1"], ["double backward", "exact jvp", "finite difference"]),
-        ("fisher", ["--models", "test_resnet:32", "--images", "4", "--micro-batches", "1", "2", "--rounds", "1"],
-         ["| test_resnet:32 | 1 |", "| test_resnet:32 | 2 |"]),
-        ("pgu_statistics", ["--model", "vit_tiny_patch16_224", "--px", "32", "--batch-size", "8", "--threads", "1"],
-         ["MB beyond the model"]),
         ("rmia", ["--tested", "200", "--population", "300", "--views", "2", "--rounds", "1"],
          ["| one view |", "| mean log ratio |", "| majority |", "equal"]),
-        ("input_speed", ["--share", "0.03", "--rounds", "1", "--workers", "1"], ["| 128 px | 64 px |", "| 1024 px |"]),
-        ("fixed_costs", ["--rounds", "1", "--large", "0"], ["a job's start: metrics", "dry run of the paper's grid"]),
-        ("training_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
-         ["| `test_resnet`, 32 px | ", "images/s"]),
-        ("compiled_step", ["--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1"],
-         ["| `test_resnet`, 32 px | "]),
-        ("meta_training", ["--model", "test_resnet", "--input-px", "32", "--stored-px", "32", "--images", "200",
-                           "--val", "40", "--epochs", "1"], ["| `test_resnet`, 32 px | 2 |"]),
         ("scaling", ["--identities", "2000"], ["| 2,000 | splits |", "| 2,000 | train_pretrain |", "| 2,000 | all |"]),
     ],
 )  # fmt: skip
@@ -40,6 +35,137 @@ def test_script(script: str, arguments: list[str], rows: list[str]) -> None:
     for row in rows:
         assert row in done.stdout, done.stdout
     assert "nan" not in done.stdout and "DIFFERENT" not in done.stdout
+
+
+#: measurement -> parts of what it prints
+PRINTED = {
+    "tests": ["test_the_host_never_waits", "test_cuda_computes_in_isolation"],
+    "step, ViT-B/16": ["| `test_resnet`, 32 px | ", "images/s"],
+    "meta-training": ["| `test_resnet`, 32 px | 2 |"],
+    "meta-gradient": ["double backward", "exact jvp", "finite difference"],
+    "outer precision": ["| float32 |", "| bf16 |"],
+    "trainings at once": ["2 trainings", "| `test_resnet`, 32 px | "],
+    "single gradients": ["| test_resnet:32 | 1 |", "| test_resnet:32 | 2 |"],
+    "input": ["| 128 px | 64 px |", "| 1024 px |"],
+    "Gram matrices": ["MB beyond the model"],
+    "rates": ["'train_s': ", "'forward_s': "],
+    "compiled step": ["| `test_resnet`, 32 px | "],
+    "start of a job": ["a job's start: metrics", "dry run of the paper's grid"],
+}
+
+
+def test_everything_for_a_gpu_at_toy_size(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--device", "cpu", "--minutes", "20", "--out"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + (tmp_path / "gpu.md").read_text()
+    found = {each["name"]: each for each in map(json.loads, (tmp_path / "gpu.jsonl").read_text().splitlines())}
+    assert list(found) == [each.name for each in gpu.measurements()]
+    page = (tmp_path / "gpu.md").read_text()
+    for name, parts in PRINTED.items():
+        printed = found[name]["printed"]
+        assert f"## {name}\n" in page and all(part in printed and part in page for part in parts), printed
+        assert "DIFFERENT" not in printed and ("nan" not in printed or name == "rates")
+
+
+def measurement(code: str, limit_s: float) -> gpu.Measurement:
+    return gpu.Measurement("one", "What it says.", ("-c", code), (), limit_s)
+
+
+def test_a_measurement_that_is_too_slow_ends_with_its_children_and_keeps_what_it_printed(tmp_path: Path) -> None:
+    code = f"""
+import subprocess, sys
+print("| first |", flush=True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
+child.wait()"""
+    found = gpu.run(measurement(code, 60), 5, sys.executable, os.environ, toy=False, device="cpu")
+    assert found["status"] == "stopped at its limit of 5 s" and found["printed"] == "| first |\n"
+    state = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    deadline = time.monotonic() + 10
+    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert "## one\n\nWhat it says." in gpu.to_markdown([found]) and "| first |" in gpu.to_markdown([found])
+
+
+def test_a_measurement_that_breaks_says_why() -> None:
+    found = gpu.run(
+        measurement("import nothing_of_this_name", 60), 60, sys.executable, os.environ, toy=False, device="cpu"
+    )
+    assert found["status"] == "failed with 1"
+    assert "No module named 'nothing_of_this_name'" in gpu.to_markdown([found])
+
+
+def test_a_measurement_for_which_no_time_is_left_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--device", "cpu", "--minutes", "0.1", "--out"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.count("no time left, 0 s") == len(gpu.measurements())
+
+
+def test_the_full_commands_for_a_gpu_have_options_that_there_are() -> None:
+    for each in gpu.measurements():
+        if each.command[1].startswith("benchmarks."):
+            script = (ROOT / f"{each.command[1].replace('.', '/')}.py").read_text()
+            arguments = [word for word in each.arguments(False, "cuda") if word.startswith("--")]
+            assert all(f'"{word}"' in script for word in arguments), each.name
+
+
+def carried_wheel(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "carried_one-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried_one.py", "VALUE = 1")
+        wheel.writestr("carried_one-1.0.data/purelib/carried_two.py", "VALUE = 2")
+
+
+def test_mufac_travels_in_parts_and_its_table_is_made_there(tmp_path: Path) -> None:
+    raw, wheels, parts, place, out = (tmp_path / name for name in ("raw", "wheels", "parts", "place", "out"))
+    spec = {"task": "classification", "n_identities": 24, "images_per_identity": [6, 6], "image_px": 24, "n_classes": 8,
+            "memorised_frac": 0.2, "noise_frac": 0.0, "seed": 0}  # fmt: skip
+    write_raw(SyntheticSpec.from_dict(spec), raw, "mufac")
+
+    def mufac(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks.mufac", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    size = sum(path.stat().st_size for path in raw.rglob("*") if path.is_file()) / 1e6
+    wheels.mkdir()
+    carried_wheel(wheels)  # so that all jobs run in the environment that holds it, the isolated ones too
+    assert mufac("pack", parts, "--data", raw, "--wheels", wheels, "--part-mb", 0.8 * size).returncode == 0
+    archives = sorted(parts.glob("*.zip"))
+    assert len(archives) == 2 and all(each.stat().st_size < 0.8e6 * size for each in archives)
+    for archive in archives:
+        assert mufac("unpack", archive, "--to", place).returncode == 0
+    there = place / "data/mufac"
+    assert {path.relative_to(raw): path.read_bytes() for path in raw.rglob("*") if path.is_file()} == {
+        path.relative_to(there): path.read_bytes() for path in there.rglob("*") if path.is_file()
+    }
+    done = mufac("run", "--place", place, "--out", out, "--toy", "--device", "cpu", "--cores", 2)
+    assert done.returncode == 0, done.stdout
+    found = json.loads((out / "mufac.json").read_text())
+    assert found["status"] == "finished"
+    jobs = {each["rule"]: each["jobs"] for each in found["rules"]}
+    assert jobs["train_pretrain"] == jobs["score_pretrain"] == jobs["unlearn"] == jobs["make_table"] == 1
+    assert "JiT" in (out / "mufac.md").read_text() and (out / "mufac.csv").exists()
+
+
+def test_carried_wheels_are_there_in_isolation_too_beside_what_the_machine_has(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    carried_wheel(wheels)
+    python, variables = python_with(wheels, tmp_path / "python")
+    code = "import carried_one, carried_two, torch; print(carried_one.VALUE + carried_two.VALUE, torch.ones(2).sum())"
+    command = [python, "-I", "-c", code]  # PYTHONPATH does not count
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3", "tensor(2.)"], done.stderr
+    assert python_with(tmp_path, tmp_path / "other")[0] == sys.executable  # nothing was carried
+
+
+def test_wheels_to_carry_are_those_of_the_lock_file() -> None:
+    command = download_command(Path("wheels"))
+    wanted = {name.partition("==")[0]: name.partition("==")[2] for name in command[command.index("wheels") + 1 :]}
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "snakemake" in wanted and "pydantic-core" in wanted
+    assert all(f"\n{name}=={version} " in f"\n{lock}" for name, version in wanted.items())
 
 
 DOCUMENT = """# Figures
@@ -75,10 +201,11 @@ def test_every_part_of_ours_is_a_script_with_a_test() -> None:
     names = [name for document in DOCUMENTS for name in names_in(document.read_text())]
     assert len(names) == len(set(names)) >= 9
     tested = {mark.args[1][i][0] for mark in test_script.pytestmark for i in range(len(mark.args[1]))}
+    tested |= {each.command[1].removeprefix("benchmarks.") for each in gpu.measurements()}
     assert set(names) - {"demo"} <= tested  # the demo runs in tests/workflow
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "__main__", "measuring"}
-    # rates fill resources/rates.csv, rmia_calibration a figure of docs/metrics.md, meta_training needs a GPU
-    assert scripts - set(names) == {"rates", "rmia_calibration", "meta_training"}
+    # rates fill resources/rates.csv, rmia_calibration a figure of docs/metrics.md, the others need a GPU
+    assert scripts - set(names) == {"rates", "rmia_calibration", "meta_training", "at_once", "gpu", "mufac"}
 
 
 def test_a_script_that_fails_leaves_its_part(tmp_path: Path) -> None:

@@ -280,11 +280,16 @@ class Attack(AttackSpec):
     refit_c: _RefitC = Field()
 
 
+#: what a method takes from the one that it is ``of``
+_OF = ("kind", "needs", "params", "overrides")
+
+
 @checked("methods")
 class Method(Spec):
     """A method of the tables: a kind with its hyper-parameters."""
 
     kind: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$")] = Field(
+        default=ABSENT,
         json_schema_extra={"$comment": "a kind of ours, or `module:Class`"},
         description="one of ours (docs/methods), or your own, `module:Class` (docs/own_method.md)",
     )
@@ -292,13 +297,36 @@ class Method(Spec):
         default=ABSENT, description="what a kind of your own needs beside model and request; ours know it"
     )
     label: str = Field(default=ABSENT, description="how tables and figures write the method")
-    params: dict[str, Any] = Field(description="its hyper-parameters: the table in docs/methods/KIND.md")
+    params: dict[str, Any] = Field(
+        default=ABSENT, description="its hyper-parameters: the table in docs/methods/KIND.md"
+    )
     overrides: dict[_Scope, dict[str, Any]] = Field(
         default_factory=dict, description="hyper-parameters replaced for `DATASET`, then for `DATASET/nN`"
     )
+    of: Name = Field(
+        default=ABSENT,
+        description="another method, in place of `kind` and `params`: the same, with what that one keeps of the data,"
+        " but people are served `in_turn`",
+    )
+    in_turn: Count = Field(
+        default=ABSENT,
+        description="people at a time: a request is served in parts of so many, one after the other, each with the"
+        " model and the artefact that the last one left",
+    )
+
+    @model_validator(mode="after")
+    def _of(self) -> Self:
+        if (self.of is None) != (self.in_turn is None):
+            raise ValueError("of and in_turn belong together: this method of that one, in turn")
+        for key in ("kind", "params"):
+            if getattr(self, key) is None and self.of is None:
+                raise ValueError(f"missing key {key}, or of and in_turn")
+        return self
 
     @model_validator(mode="after")
     def _needs(self) -> Self:
+        if self.kind is None:
+            return self  # it comes from the method that this one is of
         if ":" in self.kind and self.needs is None:
             raise ValueError("missing key needs: a kind of your own must say what it needs: artefact, nothing or data")
         if ":" not in self.kind and self.needs is not None:
@@ -374,7 +402,9 @@ class Selection(Spec):
     """The choice of hyper-parameters on simulated requests (docs/selection.md)."""
 
     requests: Count = Field(description="simulated requests for each candidate")
-    seeds: tuple[_Index, ...] = Field(min_length=1, description="seeds whose original models are used")
+    seeds: tuple[_Index, ...] = Field(
+        min_length=1, description="seeds whose original models are used; the tables may have others"
+    )
     grids: dict[Name, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
         description="method: hyper-parameter: values to try"
     )
@@ -418,7 +448,8 @@ class Config(Spec):
         for name, figure in self.figures.items():
             problems += self._of_figure(f"figures/{name}", figure)
         for name, method in self.methods.items():
-            for scope, params in method.overrides.items():
+            problems += self._of_base(f"methods/{name}", method)
+            for scope, params in method.overrides.items() if method.params is not None else ():
                 where = f"methods/{name}/overrides/{scope}"
                 problems += [*self._of_scope(where, scope), *_unknown(where, params, method)]
         if self.attack.offline_a == PAIRED_SEED and len(self.seeds) < 2:
@@ -437,17 +468,28 @@ class Config(Spec):
             *(f"training/{name}: {self._no('dataset', name)}" for name in self.training if name not in self.datasets),
         ]
 
+    def _of_base(self, where: str, method: Method) -> list[str]:
+        """What is wrong with the method that another is of."""
+        if method.of is None:
+            return []
+        base = self.methods.get(method.of)
+        if base is None or base.of is not None:
+            there = ", ".join(name for name, each in self.methods.items() if each.of is None) or "none"
+            return [f"{where}/of = {method.of}, allowed: a method with kind and params; there are: {there}"]
+        own = {key: getattr(method, key) for key in _OF if getattr(method, key)}  # a checked configuration has them
+        wrong = [key for key, value in own.items() if value != getattr(base, key)]
+        return [f"{where}: {', '.join(wrong)}: these are those of {method.of}; leave them out"] if wrong else []
+
     def _of_selection(self) -> list[str]:
-        where, seeds = "selection/seeds", ", ".join(map(str, self.seeds))
-        problems = [
-            f"{where}: {seed} is not among seeds; they are: {seeds}"
-            for seed in self.selection.seeds
-            if seed not in self.seeds
-        ]
+        problems = []
         for name, grid in self.selection.grids.items():
             where = f"selection/grids/{name}"
             if name not in self.methods:
                 problems.append(f"{where}: {self._no('method', name)}")
+            elif self.methods[name].of is not None:
+                problems.append(
+                    f"{where}: try the hyper-parameters of {self.methods[name].of}, which {name} takes over"
+                )
             else:
                 problems += _unknown(where, grid, self.methods[name])
         return problems
@@ -546,12 +588,16 @@ def check_config(config: MutableMapping[str, Any], where: str = "the configurati
     model = read(Config, config, where)
     for field in fields(Config):
         config.setdefault(field.name, getattr(model, field.name))
+    for entry in config["methods"].values():
+        if "of" in entry:
+            entry |= {key: value for key, value in config["methods"][entry["of"]].items() if key in _OF}
 
 
-def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -> dict[str, Any]:
-    """Return the hyper-parameters of ``method`` for one dataset and request size, with its ``kind``.
+def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int | None) -> dict[str, Any]:
+    """Return the hyper-parameters of ``method`` for one dataset and request size (None: for all), with its ``kind``.
 
-    An entry has ``kind``, ``params`` and ``overrides`` (and ``needs``, if the kind is not ours); overrides named
+    An entry has ``kind``, ``params`` and ``overrides`` (and ``needs``, if the kind is not ours; ``in_turn``, if people
+    are not served together); overrides named
     after the dataset, then after ``dataset/nN``, replace single params, e.g. ``overrides: {celeba: {lr: 1.0e-4},
     mufac/n5: {lr: 1.0e-2}}``.
 
@@ -563,8 +609,7 @@ def method_spec(methods: Mapping[str, Any], method: str, dataset: str, n: int) -
     entry = methods[method]
     overrides = entry.get("overrides", {})
     merged = {**entry.get("params", {}), **overrides.get(dataset, {}), **overrides.get(f"{dataset}/n{n}", {})}
-    needs = {"needs": entry["needs"]} if "needs" in entry else {}
-    return {"kind": entry["kind"], **needs, **merged}
+    return {"kind": entry["kind"], **{key: entry[key] for key in ("needs", "in_turn") if key in entry}, **merged}
 
 
 def index_options(entry: Mapping[str, Any]) -> dict[str, Any]:

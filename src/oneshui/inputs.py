@@ -5,11 +5,12 @@ or ``origin`` and ``method``, ``table`` and ``figure``, as attributes; they are 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
-from oneshui.methods import artefact_spec, folds_of, needs_of, reference_of
+from oneshui.methods import artefact_spec, folds_of, keeper_of, needs_of, reference_of, serves_every_n
 from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
@@ -21,12 +22,20 @@ def methods_that_need(config: Config, *needs: str) -> list[str]:
     return [name for name, entry in config["methods"].items() if needs_of(entry) in needs]
 
 
+def methods_that_keep(config: Config, *, every_n: bool) -> list[str]:
+    """Return the methods with an artefact of their own: one for every request size, or one for each."""
+    methods = config["methods"]
+    keeping = [name for name in methods_that_need(config, "artefact") if keeper_of(methods, name) == name]
+    return [name for name in keeping if serves_every_n(methods[name]) == every_n]
+
+
 class Runs:
     """What jobs about a dataset or one run of it ask for."""
 
     def __init__(self, config: Config) -> None:
         self._config, self._seeds = config, list(config["seeds"])
-        self._keeping = methods_that_need(config, "artefact")
+        self._for_each_n = methods_that_keep(config, every_n=False)
+        self._for_every_n = methods_that_keep(config, every_n=True)
 
     def index_spec(self, w: Any) -> dict[str, Any]:
         """The part of a dataset's entry that its index depends on."""
@@ -52,8 +61,8 @@ class Runs:
         return f"results/weights/{training['model']}.safetensors" if source == "timm" else str(source)
 
     def method_spec(self, w: Any) -> dict[str, Any]:
-        """Hyper-parameters of a method for one dataset and request size."""
-        return method_spec(self._config["methods"], w.method, w.dataset, int(w.n))
+        """Hyper-parameters of a method for one dataset and request size, or for all sizes."""
+        return method_spec(self._config["methods"], w.method, w.dataset, _run(w).n)
 
     def artefact_spec(self, w: Any) -> dict[str, Any]:
         """Those that what a method keeps depends on."""
@@ -73,7 +82,11 @@ class Runs:
 
     def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
-        return _run(w).artefact(_model(w)) if w.method in self._keeping else []
+        keeper = keeper_of(self._config["methods"], w.method)
+        model = replace(_model(w).start, method=keeper)
+        if keeper in self._for_every_n:
+            return _run(w).of_every_n.artefact(model)
+        return _run(w).artefact(model) if keeper in self._for_each_n else []
 
     def fold_models(self, w: Any) -> list[str]:
         """The fold models that what a method keeps is made with, if it is."""
@@ -234,8 +247,9 @@ class Results:
 
 
 def _run(w: Any) -> Run:
-    """The run that a job is about."""
-    return Run(w.dataset, int(w.n), int(w.seed))
+    """The run that a job is about, without n where it serves every request."""
+    n = getattr(w, "n", None)
+    return Run(w.dataset, None if n is None else int(n), int(w.seed))
 
 
 def _model(w: Any) -> Model:

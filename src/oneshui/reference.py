@@ -46,6 +46,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration, with the hyper-parameters of each kind of ours."""
     schema = _of_config()
     method, definitions = schema["$defs"]["Method"], schema["$defs"]
+    method["anyOf"] = [{"required": ["kind", "params"]}, {"required": ["of", "in_turn"]}]
     method["properties"]["kind"] |= {"anyOf": [{"enum": [*METHODS]}, {"pattern": ":"}]}
     for name, rules in _rules().items():
         definitions[name]["allOf"] = rules
@@ -166,7 +167,7 @@ def _table(schema: Schema, head: str, root: Schema | None = None) -> str:
     lines = [f"| {head} | allowed | meaning |", "|---|---|---|"]
     for key, value in schema["properties"].items():
         allowed = "see below" if "properties" in _inside("", value, root)[1] else words(value, root)
-        if key not in schema["required"]:
+        if key not in schema.get("required", ()):
             default = value.get("default")
             allowed += f"; {json.dumps(default)} if left out" if default is not None else "; may be left out"
         lines.append(f"| `{key}` | {allowed} | {value['description']} |")

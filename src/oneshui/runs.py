@@ -125,6 +125,11 @@ class Run:
         return replace(self, seed=seed)
 
     @property
+    def of_every_n(self) -> "Run":
+        """What all request sizes of the dataset and the seed share."""
+        return replace(self, n=None)
+
+    @property
     def method_seed(self) -> int:
         """The seed of a method's own random numbers."""
         return seed_of("method", self.dataset, self.n or 0, self.seed)
@@ -139,7 +144,10 @@ class Run:
         return f"results/requests/{self._folder}{'_wrong_photos' if model.wrong_photos else ''}.parquet"
 
     def artefact(self, model: Model) -> str:
-        """What the method of ``model`` kept of the training data of the model that it starts from."""
+        """What the method of ``model`` kept of the training data of the model that it starts from.
+
+        Of a method that keeps the same for every request (``oneshui.methods.serves_every_n``): with n None.
+        """
         return f"results/artefacts/{self._folder}/{model.start}/{model.method}.safetensors"
 
     def weights(self, model: Model) -> str:
@@ -160,11 +168,11 @@ class Run:
 
     @property
     def _folder(self) -> str:
-        return f"{self.dataset}/n{self.n}/seed{self.seed}"
+        return f"{self.dataset}/seed{self.seed}" if self.n is None else f"{self.dataset}/n{self.n}/seed{self.seed}"
 
     def _of_model(self, kind: str, model: Model, suffix: str) -> str:
-        folder = f"{self.dataset}/seed{self.seed}" if model.serves_every_n else self._folder
-        return f"results/{kind}/{folder}/{model}.{suffix}"
+        run = self.of_every_n if model.serves_every_n else self
+        return f"results/{kind}/{run._folder}/{model}.{suffix}"
 
 
 @dataclass(frozen=True)

@@ -200,29 +200,38 @@ class ImageSet:
         Raises:
             ConfigError: ready-made inputs are to be cropped; they can only be mirrored, with a scale of (1, 1).
         """
+        return self.augment(*self.draw(rows, scale, generator))
+
+    def draw(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return what ``augment`` makes a batch of ``augmented`` from: tensors on the device, whose shapes depend on
+        the number of rows alone.
+        """
+        boxes: list[Tensor] = []
+        if self.input is not None:
+            height, width = self.pixels.shape[-2:]
+            boxes = [random_crop_boxes(len(rows), height, width, scale, generator)]
+        elif scale != (1.0, 1.0):
+            raise ConfigError(f"crop_scale = {list(scale)}: ready-made inputs can only be mirrored, use [1.0, 1.0]")
+        flip = torch.rand(len(rows), generator=generator) < 0.5
+        return (self._stored(rows), *(upload(each, self.device) for each in (*boxes, flip)))
+
+    def augment(self, stored: Tensor, *crop: Tensor) -> Tensor:
+        """Return a batch from what ``draw`` returned. Nothing here waits for the device."""
         if self.input is None:
-            return self._mirrored(rows, scale, generator)
-        height, width = self.pixels.shape[-2:]
-        boxes = random_crop_boxes(len(rows), height, width, scale, generator)
-        return self.cropped(rows, boxes, torch.rand(len(rows), generator=generator) < 0.5)
+            (flip,) = crop
+            return torch.where(flip[:, None, None, None], stored.flip(3), stored)
+        boxes, flip = crop
+        return self.input.normalise(resample(stored, boxes, self.input.px, flip))
 
     def cropped(self, rows: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
         """Return the images at ``rows`` cut to ``boxes`` (B, 4) and mirrored where ``flip`` (B,) says so."""
         assert self.input is not None, "ready-made inputs cannot be cropped"
-        boxes, flip = upload(boxes, self.device), upload(flip, self.device)
-        return self.input.normalise(resample(self._stored(rows), boxes, self.input.px, flip))
+        return self.augment(self._stored(rows), upload(boxes, self.device), upload(flip, self.device))
 
     def batches(self, batch_size: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) in order under the test transform, the last batch smaller, from batch ``first`` on."""
         for rows in torch.arange(len(self)).split(batch_size)[first:]:
             yield self.images(rows), self.labels[upload(rows, self.device)]
-
-    def _mirrored(self, rows: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-        if scale != (1.0, 1.0):
-            raise ConfigError(f"crop_scale = {list(scale)}: ready-made inputs can only be mirrored, use [1.0, 1.0]")
-        flip = upload(torch.rand(len(rows), generator=generator) < 0.5, self.device)
-        images = self._stored(rows)
-        return torch.where(flip[:, None, None, None], images.flip(3), images)
 
     def _stored(self, rows: Tensor) -> Tensor:
         return upload(self.pixels[self.image_ids[upload(rows, self.image_ids.device)]], self.device)

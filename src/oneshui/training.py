@@ -20,6 +20,7 @@ from oneshui.errors import DataError
 from oneshui.files import wrong_entry
 from oneshui.log import logger
 from oneshui.metrics.measure import MEASURES, measure
+from oneshui.replay import Replayed
 from oneshui.resume import Resume, State, optimiser_state, restore_optimiser
 from oneshui.schedule import cosine
 from oneshui.seeds import seed_of
@@ -71,6 +72,7 @@ class Trainer:
         self.model, self.spec, self.train, self.val = model, spec, train, val
         self.stream, self.resume = stream, resume
         self.optimiser = _make_optimiser(model, spec)
+        self._update = Replayed(self._plain_update, train.device)
         self.steps_per_epoch = len(cut(torch.arange(len(train)), spec.batch_size))
 
     def run(self) -> dict[str, Any]:
@@ -115,8 +117,7 @@ class Trainer:
             torch.manual_seed(seed)  # dropout and the like draw from torch's own generator
             for number, rows in enumerate(cut(order, self.spec.batch_size)):
                 lr = self.spec.lr * lr_factor(epoch * self.steps_per_epoch + number, warmup, steps)
-                for group in self.optimiser.param_groups:
-                    group["lr"] = lr
+                _set_lr(self.optimiser, lr)
                 labels = self.train.labels[upload(rows, self.train.device)]
                 losses, logits = self._step(rows, labels, generator)
                 total += losses.sum()
@@ -130,7 +131,13 @@ class Trainer:
         return {"lr": lr, "train_loss": loss, "train_measure": _measure(self.train, logits, labels)}
 
     def _step(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        logits = self._answer(self.train.augmented(rows, self.spec.crop_scale, generator))
+        """Train on the images at ``rows``; return losses and logits."""
+        losses, logits = self._update(labels, *self.train.draw(rows, self.spec.crop_scale, generator))
+        return losses, logits
+
+    def _plain_update(self, labels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """All of a step that the device can do alone."""
+        logits = self._answer(self.train.augment(*drawn))
         losses = self.train.task.losses(logits, labels)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()
@@ -216,11 +223,21 @@ def _damage(
 
 def _make_optimiser(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     parameters = list(model.parameters())
-    fused = parameters[0].is_cuda  # one kernel for all parameters
+    cuda = parameters[0].is_cuda  # there: one kernel for all parameters, and a rate that a recorded step reads
+    lr = torch.tensor(spec.lr, device=parameters[0].device) if cuda else spec.lr
     if spec.optimiser == "adamw":
-        betas = (spec.momentum, 0.999)
-        return torch.optim.AdamW(parameters, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay, fused=fused)
-    return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=fused)
+        return torch.optim.AdamW(
+            parameters, lr, (spec.momentum, 0.999), weight_decay=spec.weight_decay, capturable=cuda, fused=cuda
+        )
+    return torch.optim.SGD(parameters, lr, spec.momentum, weight_decay=spec.weight_decay, fused=cuda)
+
+
+def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def _measure(images: ImageSet, logits: Tensor, labels: Tensor) -> float:

@@ -57,6 +57,21 @@ def refused(config: dict[str, Any], message: str) -> None:
     assert str(caught.value).startswith(f"my.yaml: {message}")
 
 
+def test_an_artefact_for_every_request_size_has_no_override_by_size() -> None:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config/mufac_edits.yaml").read_text())
+    edits = config["methods"]["edits"]
+    edits["params"]["revision"] = 1
+    edits["overrides"] = {"mufac_edits": {"rank": 8}, "mufac_edits/n10": {"solve": "sum", "batch_size": 64}}
+    check_methods(config)
+    for key, value in (("rank", 4), ("revision", 2)):
+        edits["overrides"] = {"mufac_edits/n10": {"solve": "sum", key: value}}
+        message = f"methods/edits/overrides/mufac_edits/n10/{key}: what identity_edits keeps serves every request size"
+        refused(config, f"{message}, and depends on {key}. Override it for mufac_edits, or define a second method.")
+    edits["overrides"] = {}
+    config["methods"]["fold_model"]["overrides"] = {"mufac_edits/n1": {"folds": 4}}
+    refused(config, "methods/fold_model/overrides/mufac_edits/n1/folds: what fold_model keeps serves every")
+
+
 def test_a_method_that_no_table_uses_is_checked() -> None:
     config = paper()
     config["methods"]["spare"] = {"kind": "ssd", "params": {"selection": -1}, "overrides": {}}
@@ -95,6 +110,21 @@ def test_a_value_to_try_is_checked(grid: dict[str, Any], message: str) -> None:
     config = paper()
     config["selection"]["grids"]["ssd"] = grid
     refused(config, message)
+
+
+def test_a_method_that_needs_the_data_is_not_served_in_turn() -> None:
+    config = paper()
+    config["methods"]["one_by_one"] = {"of": "scrub", "in_turn": 1}
+    refused(
+        config, "methods/one_by_one/of = scrub, allowed: a method that serves requests; this one needs the training"
+    )
+
+
+def test_numbers_of_folds_are_not_tried() -> None:
+    config = paper()
+    config["methods"]["fold"] = {"kind": "fold_model", "params": {"folds": 8}}
+    config["selection"]["grids"]["fold"] = {"folds": [4, 8]}
+    refused(config, "selection/grids/fold: folds cannot be tried, because fold models are trained before")
 
 
 def test_values_to_try_may_need_each_other() -> None:

@@ -1,6 +1,7 @@
 """Configuration as values."""
 
 import copy
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,41 @@ def make_config(**change: Any) -> dict[str, Any]:
     }
 
 
+def in_turn(**change: Any) -> dict[str, Any]:
+    config = make_config()
+    config["methods"]["one_by_one"] = {"of": "meta", "in_turn": 1, **change}
+    config["tables"]["table1"]["methods"].append("one_by_one")
+    return config
+
+
+def test_a_method_of_another_has_its_hyper_parameters() -> None:
+    config = in_turn(label="One by one")
+    check_config(config)
+    check_config(config)  # what was filled in is no problem
+    assert method_spec(config["methods"], "one_by_one", "celeba", 5) == {
+        **method_spec(config["methods"], "meta", "celeba", 5), "in_turn": 1
+    }  # fmt: skip
+    assert config["methods"]["one_by_one"]["label"] == "One by one" and "label" not in config["methods"]["meta"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"of": "NO"}, "methods/one_by_one/of = NO, allowed: a method with kind and params; there are: meta, plain"),
+        ({"of": "one_by_one"}, "methods/one_by_one/of = one_by_one, allowed: a method with kind and params"),
+        ({"in_turn": None}, "of and in_turn belong together"),
+        ({"in_turn": 0}, "in_turn = 0, allowed: a whole number >= 1"),
+        ({"params": {"lr": 1.0}}, "methods/one_by_one: params: these are those of meta; leave them out"),
+        ({"kind": "ssd"}, "methods/one_by_one: kind: these are those of meta; leave them out"),
+    ],
+)
+def test_a_method_of_another_has_nothing_else(change: dict[str, Any], message: str) -> None:
+    config = in_turn(**change)
+    config["methods"]["one_by_one"] = {k: v for k, v in config["methods"]["one_by_one"].items() if v is not None}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(config)
+
+
 def test_grid_points_are_what_the_tables_ask_for_once() -> None:
     tables = {
         "t1": {"blocks": [{"dataset": "b", "n": 5}, {"dataset": "a", "n": 1}], "methods": ["y", "x"]},
@@ -205,7 +241,10 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
         ),
         ({"training/celeba/lr": "1e-3"}, "training/celeba/lr = '1e-3', allowed: a number > 0 (a number in YAML needs"),
         ({"methods/meta/kind": "mine:"}, "methods/meta/kind = 'mine:', allowed: a kind of ours, or `module:Class`"),
-        ({"methods/plain": None}, "methods/plain = null, allowed: a mapping with the keys kind, params, "),
+        (
+            {"methods/plain": None},
+            "methods/plain = null, allowed: a mapping with the keys kind, needs, label, params, ",
+        ),
         ({"attack": None}, "attack = null, allowed: a mapping with the keys views, crop_scale, "),
         ({"tables/table1/title": date(2024, 1, 2)}, "tables/table1/title = 2024-01-02 is a date, allowed: text"),
         ({"datasets/celeba/split/n_ranked": "5"}, "n_ranked = '5', allowed: a whole number >= 1 (a whole number in YA"),
@@ -215,7 +254,6 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
         ),
         ({"tables/table1/blocks": [1]}, "tables/table1/blocks/0 = 1, allowed: a mapping with the keys dataset, n"),
         ({"training/lfw": PAPER["training"]["celeba"]}, "training/lfw: no dataset 'lfw'; there are: celeba, other"),
-        ({"selection/seeds": [0, 7]}, "selection/seeds: 7 is not among seeds; they are: 0"),
         ({"selection/grids": {"NO": {"lr": [1.0]}}}, "selection/grids/NO: no method 'NO'; there are: meta, plain"),
         (
             {"selection/grids": {"meta": {"lr": [1.0], "ir": [1.0]}}},

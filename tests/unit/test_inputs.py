@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oneshui.errors import ConfigError
-from oneshui.inputs import Results, Runs, methods_that_need
+from oneshui.inputs import Results, Runs, methods_that_keep, methods_that_need
 
 ENTRY = {"layout": "celeba", "folder": "CelebA", "options": {}, "identities": None, "min_images": 1,
          "duplicate_distance": 0, "stored_px": [8, 8]}  # fmt: skip
@@ -64,6 +64,22 @@ def test_a_method_starts_from_the_model_and_the_artefact_of_its_origin(
     assert runs.request(w) == f"results/requests/toy/n5/{request_}.parquet"
     assert runs.artefact(w) == f"results/artefacts/toy/n5/seed1/{artefact}/ssd.safetensors"
     assert runs.artefact(run(origin=origin, method="jit")) == []
+
+
+def test_an_artefact_that_serves_every_request_size_is_made_once() -> None:
+    edits = {"kind": "identity_edits", "params": {"folds": 2, "solve": "sum"}}
+    edits["overrides"] = {"toy": {"folds": 3}, "toy/n9": {"solve": "joint"}}
+    made = config(methods={**config()["methods"], "edits": edits})
+    assert methods_that_keep(made, every_n=True) == ["edits"] and methods_that_keep(made, every_n=False) == ["ssd"]
+    runs, artefact = Runs(made), "results/artefacts/toy/seed1/pretrain/edits.safetensors"
+    for n in ("5", "9"):
+        for origin in ("pretrain", "wrong_photos"):
+            assert runs.artefact(Wildcards(dataset="toy", n=n, seed="1", origin=origin, method="edits")) == artefact
+    for_all = Wildcards(dataset="toy", seed="1", origin="pretrain", method="edits")  # of the rule that makes it
+    assert runs.artefact_spec(for_all) == {"kind": "identity_edits", "folds": 3}
+    assert runs.start_model(for_all) == "results/models/toy/seed1/pretrain.safetensors"
+    assert runs.fold_models(for_all) == [f"results/models/toy/seed1/fold{k}of3.safetensors" for k in range(3)]
+    assert runs.method_spec(Wildcards(dataset="toy", n="9", seed="1", method="edits"))["solve"] == "joint"
 
 
 def test_an_artefact_depends_on_less_than_its_method() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from oneshui.errors import ConfigError, DataError
 from oneshui.methods.costs import Sizes
+from oneshui.methods.params import IDENTITY_EDITS_COST
 from oneshui.planning.jobs import Job, planned_jobs
 from oneshui.planning.passes import passes_of
 from oneshui.planning.plan import COLUMNS, plan, to_text
@@ -35,6 +36,11 @@ METHODS: dict[str, Any] = {
     "bad_teacher": {"kind": "bad_teacher", "params": {"epochs": 2}},
     "metaunlearn": {"kind": "metaunlearn", "params": META},
     "metaunlearn_first": {"kind": "metaunlearn", "params": {**META, "terms": "first"}},
+    "fold_model": {"kind": "fold_model", "params": {"folds": 4}},
+    "edits": {
+        "kind": "identity_edits",
+        "params": {"folds": 4, "blocks": 2, "rank": None, "calibrate": "none", "max_positions": 9},
+    },
     "mine": {"kind": "mine:Mine", "needs": "artefact", "params": {}},
     "mine_alone": {"kind": "mine:Alone", "needs": "nothing", "params": {}},
     "mine_with_data": {"kind": "mine:WithData", "needs": "data", "params": {}},
@@ -50,7 +56,7 @@ SIZE = Size(1000, 100)
 RATE = Rate(
     machine="here", device="cpu", model="net", options="{}", px=32, precision="fp32", forward_s=0.01, train_s=0.1,
     fisher_s=0.2, gram_s=0.3, eigh_s=60.0, job_s=10.0, light_job_s=1.0, parameters=1000, grams=50.0, features=8,
-    source="measured",
+    edit_width=100.0, source="measured",
 )  # fmt: skip
 
 
@@ -124,6 +130,15 @@ def test_wrong_photos_are_for_methods_that_work_from_photos() -> None:
 def test_privacy_of_one_table_does_not_spread_to_another() -> None:
     jobs = counted(config_of(table("ssd", privacy=True), table("ssd", "jit", n=(3,))))
     assert jobs["train_ceiling"] == 1 and jobs["attack_unlearned"] == 1 and jobs["unlearn"] == 3 + 2
+
+
+def test_what_serves_every_request_size_is_made_once_for_the_original_model() -> None:
+    jobs = planned_jobs(config_of(table("ssd", "edits", n=(3, 5), privacy=True)))
+    made = {job for job in jobs if job.verb == "precompute" and job.row.endswith("/edits")}
+    assert made == {Job("precompute_for_every_n", "toy", None, 0, "pretrain/edits")}
+    assert sum(job.stage == "precompute_artefact" for job in jobs) == 4  # ssd: two sizes, two origins
+    assert sum(job.stage == "train_fold" for job in jobs) == 4
+    assert sum(job.stage == "unlearn" and job.row == "pretrain/edits" for job in jobs) == 2
 
 
 def test_entries_of_one_kind_are_methods_of_their_own() -> None:
@@ -345,6 +360,38 @@ def test_disk_of_a_meta_loss_and_of_rendered_faces() -> None:
     assert disk["render_faces"] == pytest.approx(1000 * 3 * 100 * 100)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "calibrate", "of_each"), [(1, "none", 2), (2, "none", 5 + 1), (2, "halfway", 5 + 1 + 8)]
+)
+def test_identity_edits_ask_all_fold_models_of_a_person_only_for_earlier_blocks(
+    blocks: int, calibrate: str, of_each: int
+) -> None:
+    found = passes("edits", "precompute_for_every_n", blocks=blocks, calibrate=calibrate)
+    assert found == {"forward_s": 5 * (590 + 100) + of_each * 590}  # the model and four fold models
+
+
+def test_disk_of_what_serves_every_request_size_counts_once() -> None:
+    config = config_of(table("fold_model", n=(3, 5)))
+    assert of(planned(config), "disk_gb")["precompute_for_every_n"] * 1e9 == pytest.approx(4 * 4 * 1000)
+    config = config_of(table("edits", n=(3, 5)))
+    for px, rank, rows in ((32, None, 590), (64, None, 4 * 590), (224, None, 9 * 590), (64, 7, 7 * 60), (64, 99, 2360)):
+        config["methods"]["edits"]["params"]["rank"] = rank
+        config["training"]["toy"]["input_px"] = px
+        disk = of(planned(config, replace(RATE, px=px)), "disk_gb")["precompute_for_every_n"]
+        assert disk * 1e9 == pytest.approx(4 * 2 * (rows * 100 + 100 * 100)), (px, rank)
+
+
+@pytest.mark.parametrize(("blocks", "rank", "floats"), [(1, None, 62_315), (5, None, 269_579), (1, 4, 5900)])
+def test_disk_of_identity_edits_of_real_people(blocks: int, rank: int | None, floats: int) -> None:
+    """What was measured on 240 people with 10.6 images each, EfficientNet-Lite0 at 64 px; d_in is 1152 or less."""
+    network = next(rate for rate in read_rates(ROOT / "resources/rates.csv") if rate.parameters == 3422248)
+    spec = {"blocks": blocks, "rank": rank, "max_positions": 64}
+    sizes = replace(run_of(config_of(), SIZE, Job("", "toy")), people=240, trained=240 * 10.6)
+    assert IDENTITY_EDITS_COST.artefact_bytes is not None
+    found = IDENTITY_EDITS_COST.artefact_bytes(spec, sizes, replace(network, px=64))
+    assert found == pytest.approx(4 * (240 * floats + blocks * 1152**2), rel=0.35)
+
+
 # --- rates -----------------------------------------------------------------------------------------------------------
 
 GPU = replace(RATE, machine="card", device="cuda", job_s=20.0)
@@ -386,6 +433,14 @@ def test_a_missing_rate_is_an_error_that_says_how_to_measure_it(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{missing}.*python -m benchmarks.rates CONFIG"):
         planned(config_of(table(*methods)), replace(RATE, **changes))
+
+
+def test_a_job_starts_as_when_the_network_of_the_configuration_was_measured() -> None:
+    others = [replace(RATE, model="other", job_s=70.0, light_job_s=7.0), replace(RATE, px=64, job_s=80.0)]
+    found = planned(config_of(table("jit")), *others, RATE)
+    assert "a job starts in 10.0 s with torch, in 1.0 s without" in " ".join(to_text(found).split())
+    assert 3600 * of(found, "hours")["measure_trained"] == pytest.approx(2 * 1.0)
+    assert of(found, "hours") == of(planned(config_of(table("jit"))), "hours")
 
 
 def test_rates_that_nothing_asks_for_may_be_missing() -> None:
@@ -443,7 +498,7 @@ def test_a_file_that_holds_no_rates_says_how_to_make_one(tmp_path: Path) -> None
 
 def test_rates_that_come_with_oneshui_are_readable() -> None:
     rates = read_rates(ROOT / "resources/rates.csv")
-    assert {rate.device for rate in rates if rate.source.startswith("measured")} == {"cpu"}
+    assert {rate.device for rate in rates if rate.source.startswith("measured")} == {"cpu", "cuda"}
     assert all(rate.source.startswith(("measured: ", "estimate: ")) for rate in rates)
 
 

@@ -34,6 +34,13 @@ def test_files_of_an_unlearned_model() -> None:
     assert RUN.with_seed(2).splits == "results/splits/toy/seed2.parquet"
 
 
+def test_an_artefact_for_every_request_size_lies_beside_those_for_one() -> None:
+    assert RUN.of_every_n.artefact(Model("pretrain", "edits")) == (
+        "results/artefacts/toy/seed0/pretrain/edits.safetensors"
+    )
+    assert RUN.of_every_n.method_seed == Run("toy", 9, 0).of_every_n.method_seed != RUN.method_seed
+
+
 def test_wrong_photos_go_to_the_original_model() -> None:
     made = Model.of("wrong_photos/ssd")
     assert made.start == ORIGINAL

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from oneshui.sets import ImageSet, InputSpec
 from oneshui.stages import train_model as stage
 from oneshui.stages.split_identities import split_identities
 from oneshui.tasks import Task
-from oneshui.tensors import upload
 from oneshui.training import Trainer, lr_factor
 
 CPU = torch.device("cpu")
@@ -103,14 +101,14 @@ def test_learning_rate_of_the_last_step_of_each_epoch(tmp_path: Path) -> None:
 
 def test_one_epoch_is_sgd_with_momentum_and_weight_decay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    augmented = ImageSet.augmented
+    draw = ImageSet.draw
 
-    def spy(self: ImageSet, rows: Tensor, *args: Any) -> Tensor:
-        images = augmented(self, rows, *args)
-        seen.append((images.flatten(1).double(), self.labels[rows]))
-        return images
+    def spy(self: ImageSet, rows: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        drawn = draw(self, rows, *args)
+        seen.append((self.augment(*drawn).flatten(1).double(), self.labels[rows]))
+        return drawn
 
-    monkeypatch.setattr(ImageSet, "augmented", spy)
+    monkeypatch.setattr(ImageSet, "draw", spy)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3, bias=False))
     weight = model[1].weight.detach().double()
     record = make_trainer(tmp_path / "r", model=model, epochs=1, warmup_epochs=0, lr=0.01).run()
@@ -490,31 +488,6 @@ def test_the_log_says_what_the_device_was_used_for(tmp_path: Path, caplog: pytes
     rates = [record.getMessage().partition("; ")[2] for record in caplog.records if "epoch" in record.getMessage()]
     assert len(rates) == SPEC.epochs
     assert all(re.fullmatch(r"[\d,]+ images/s, [\d.e-]+ TFLOP/s", rate) for rate in rates), rates
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("resident", [True, False])
-def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path, resident: bool) -> None:
-    cuda = torch.device("cuda")
-    pixels, ids = (part.to(cuda) if resident else part for part in (TRAIN.pixels, TRAIN.image_ids))
-    images = dataclasses.replace(TRAIN, pixels=pixels, image_ids=ids, labels=TRAIN.labels.to(cuda), device=cuda)
-    model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(64, 3)).to(cuda)
-    trainer = Trainer(model, SPEC, images, images, stream=("test",), resume=NEVER)
-    generator = torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        rows = torch.arange(8)
-        trainer._step(rows, images.labels[upload(rows, cuda)], generator)
-
-    step()  # libraries start, memory is pinned
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype feature")
-        try:
-            torch.cuda.set_sync_debug_mode("error")
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_inputs_are_made_in_float32_whatever_the_network_computes_in(

@@ -26,7 +26,7 @@ def test_paper_grid_is_whole_and_shares_pretrained_models_across_request_sizes(s
 
 @pytest.mark.slow
 def test_small_configs_plan(snakemake: Run, tmp_path: Path) -> None:
-    for name in ("demo", "celeba_small", "mufac_small", "mini_paper"):
+    for name in ("demo", "celeba_small", "mufac_small", "mufac_gpu", "mini_paper"):
         path = ROOT / f"config/{name}.yaml"
         annotate(yaml.safe_load(path.read_text()), tmp_path / "data")
         planned = jobs(snakemake("--dry-run", "--configfile", str(path), "--", "all", "report").stdout)

@@ -1,6 +1,8 @@
 """Every rule through Snakemake, with every optional input there: no path of a script exists in unit tests only."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,10 @@ def full_config(folder: Path) -> dict[str, Any]:
             **{kind: {"kind": kind, "table": "toy"} for kind in KINDS}, "harm": {"kind": "harm", **blocks},
             "faces": {"kind": "hardest_identities", **blocks, "show_faces": True},
         },
-        "selection": {"requests": 1, "seeds": [0, 1], "grids": {"jit": {"lr": [1e-4, 1e-3]}}},
+        "selection": {
+            "requests": 1, "seeds": [0, 1],
+            "grids": {"jit": {"lr": [1e-4, 1e-3]}, "identity_edits": {"solve": ["sum", "joint"]}},
+        },
     }  # fmt: skip
 
 
@@ -47,11 +52,21 @@ def rules_of_the_workflow() -> set[str]:
     return set(named) - {"tables", "figures", "report"}
 
 
+def studied(name: str, folder: Path, *arguments: str) -> str:
+    """Return what a study of a finished run prints."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", str(folder / "config.yaml"), *arguments]
+    done = subprocess.run(
+        [*command, "--directory", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Path) -> None:
     config = full_config(tmp_path)
     arguments = ("--configfile", str(write_config(tmp_path, config)), "--")
-    ranking = "results/selection/toy/n3/jit.csv"
-    snakemake(*arguments, "all", "report", "check_data", ranking)
+    rankings = [f"results/selection/toy/n3/{name}.csv" for name in ("jit", "identity_edits")]
+    snakemake(*arguments, "all", "report", "check_data", *rankings)
     known = yaml.safe_load((ROOT / "config/demo.yaml").read_text())["training"]["demo"]  # whose speed is known
     arguments = ("--configfile", str(write_config(tmp_path, {**config, "training": {"toy": known}})), "--")
     snakemake(*arguments, "plan")
@@ -60,6 +75,8 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert model["weights"] == sha256_file(tmp_path / "weights" / f"{TAG}.safetensors")
     edited = read_header(tmp_path / "results/unlearned/toy/n3/seed0/pretrain/identity_edits.safetensors")
     assert edited["health"]["unknown_identities"] == 0 and edited["health"]["relative_step"] > 0
+    edits = read_header(tmp_path / "results/artefacts/toy/seed0/pretrain/identity_edits.safetensors")
+    assert edits["n"] is None and edits["model"] == edited["model"]
     fold = read_header(tmp_path / "results/models/toy/seed0/fold1of2.safetensors")
     assert fold["n"] is None and fold["training"]["images"] < 0.6 * model["training"]["images"]
     assert not (tmp_path / "results/unlearned/toy/n3/seed0/retrain/identity_edits.safetensors").exists()
@@ -69,12 +86,16 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert traces.notna().all(axis=None)
     paired = read_meta(tmp_path / "results/attacks/toy/n3/seed0/pretrain/ssd.parquet")
     assert paired["attack"]["offline_a"] == "paired_seed"
-    assert len(pd.read_csv(tmp_path / ranking)) == 3
+    assert [len(pd.read_csv(tmp_path / ranking)) for ranking in rankings] == [3, 3]
     bars = pd.read_csv(tmp_path / "results/figures/table_bars.csv")
     keys, of_seeds = ["method", "quantity"], bars["seed"].notna()
     means = bars[of_seeds].groupby(keys)["value"].mean()
     assert bars[of_seeds].groupby(keys).size().eq(2).all()
     np.testing.assert_allclose(means, bars[~of_seeds].set_index(keys)["value"].reindex(means.index), rtol=1e-6)
+
+    for study, more in (("one_person", ["--people", "3"]), ("artefact_attack", [])):
+        printed = studied(study, tmp_path, "toy", "--methods", "identity_edits", *more)
+        assert re.search(r"\| identity_edits \| [\d.]+ \|", printed) and "nan" not in printed, printed
 
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
     run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config)))

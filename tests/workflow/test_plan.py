@@ -57,6 +57,7 @@ def test_toy_plan_is_snakemakes(snakemake: Run, tmp_path: Path, privacy: bool) -
     config = own_methods(toy_config())
     config["tables"]["toy"]["privacy"] = privacy
     config["tables"]["toy"]["methods"] += ["fold_model", "identity_edits"]
+    config["tables"]["toy"]["blocks"] = [{"dataset": "toy", "n": n} for n in (1, 3)]
     config["tables"]["toy"]["traces"] = privacy
     assert planned_jobs(config) == dry_run(snakemake, write_config(tmp_path, config))
 

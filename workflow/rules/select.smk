@@ -7,6 +7,7 @@ rule try_hyperparameters:
         index="results/data/{dataset}/index.parquet",
         images="results/data/{dataset}/images.npy",
         splits="results/splits/{dataset}/seed{seed}.parquet",
+        folds=runs.fold_models,
     output:
         trials="results/selection/{dataset}/n{n}/seed{seed}/{method}.csv",
     log:

@@ -1,4 +1,4 @@
-# Both sides of the discard line. precompute_artefact sees the data; unlearn sees a model, a request and an artefact,
+# Both sides of the discard line. precompute_* see the data; unlearn sees a model, a request and an artefact,
 # and its process can open nothing else. unlearn_with_data is for reference methods, which no request can be served with.
 
 
@@ -16,7 +16,7 @@ rule precompute_artefact:
     benchmark:
         "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(methods_that_need(config, "artefact")),
+        method=one_of(methods_that_keep(config, every_n=False)),
         origin="pretrain|retrain",
     conda:
         "../../envs/torch.yaml"
@@ -30,6 +30,19 @@ rule precompute_artefact:
         depends_on=runs.artefact_spec,
     script:
         "../scripts/precompute_artefact.py"
+
+
+# Nothing asks it for an artefact of a retrained model: such a method would leave that model as it is.
+use rule precompute_artefact as precompute_for_every_n with:
+    output:
+        artefact="results/artefacts/{dataset}/seed{seed}/{origin}/{method}.safetensors",
+    log:
+        "results/logs/precompute_for_every_n/{dataset}/seed{seed}/{origin}/{method}.log",
+    benchmark:
+        "results/benchmarks/precompute_for_every_n/{dataset}/seed{seed}/{origin}/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(methods_that_keep(config, every_n=True)),
+        origin="pretrain",
 
 
 rule unlearn:

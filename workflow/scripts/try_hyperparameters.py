@@ -16,5 +16,6 @@ with running(snakemake) as job:
         spec=job.params.spec,
         grid=job.params.grid,
         n_requests=job.params.n_requests,
+        fold_paths=job.inputs("folds"),
         device=choose_device(gpus=job.gpus, threads=job.threads),
     )

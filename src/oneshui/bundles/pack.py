@@ -30,7 +30,7 @@ from oneshui.files import sha256_file, stored_px_of
 from oneshui.folders import own_folder
 from oneshui.leases import lease_gpu
 from oneshui.log import logger
-from oneshui.methods import METHODS, artefact_spec, known_kind, make_method, needs_of
+from oneshui.methods import METHODS, artefact_spec, known_kind, make_method, needs_of, serves_every_n
 from oneshui.methods.base import Artefact, KeepsPeople, UnlearningMethod
 from oneshui.models import ModelSpec, build_model, check_model, load_model, save_model
 from oneshui.runs import ORIGINAL, Model, Run
@@ -85,6 +85,7 @@ def pack(
         int(_only(seed, config["seeds"], "the configuration has the seeds", "--seed")),
     )  # fmt: skip
     assert run.n is not None
+    _refuse_in_turn(method, config["methods"][method])
     spec = method_spec(config["methods"], method, dataset, run.n)
     _check_method(method, spec)
 
@@ -184,6 +185,7 @@ def method_of(configfile: str | Path, method: str) -> dict[str, Any]:
     _choose(method, methods, f"{configfile}: method")
     entry = methods[method]
     read(Method, entry, f"{configfile}: methods/{method}")
+    _refuse_in_turn(method, entry)
     return {"kind": entry["kind"], **({"needs": entry["needs"]} if "needs" in entry else {}), **entry["params"]}
 
 
@@ -263,6 +265,13 @@ def _check_method(name: str, spec: Mapping[str, Any]) -> None:
         make_method(spec)
 
 
+def _refuse_in_turn(name: str, entry: Mapping[str, Any]) -> None:
+    if "of" in entry:
+        raise ConfigError(
+            f"{name} is {entry['of']}, in turn. Pack {entry['of']}, and forget people one after the other."
+        )
+
+
 def _choose(name: str, among: Mapping[str, Any], what: str) -> None:
     if name not in among:
         raise ConfigError(f"{what} {name!r} is not in it; it has: {', '.join(map(str, among)) or 'none'}")
@@ -287,7 +296,7 @@ def _of_run(
     keeps = needs_of(spec) == "artefact"
     paths = {
         "model": run.weights(ORIGINAL), "splits": run.splits, "index": f"results/data/{run.dataset}/index.parquet",
-        **({"artefact": run.artefact(made)} if keeps else {}),
+        **({"artefact": (run.of_every_n if serves_every_n(spec) else run).artefact(made)} if keeps else {}),
     }  # fmt: skip
     for what, path in paths.items():
         if not (folder / path).exists():

@@ -30,7 +30,8 @@ class Kind:
         artefact_params: hyper-parameters that its artefact depends on; the others change without a new one.
         network_params: hyper-parameters on which it depends what ``try_on`` asks of a network.
         folds: its artefact is made with fold models, as many as its hyper-parameter ``folds`` says. Then it has
-            something for each training identity, and leaves a model as it is for anybody else.
+            something for each training identity, leaves a model as it is for anybody else, and serves every request
+            size.
         stays: what its artefact holds of all training people together, which cannot be taken apart; for receipts.
         unknown: what it does for somebody whom its artefact does not know, beside looking at photo and label.
 
@@ -94,7 +95,7 @@ METHODS: dict[str, Kind] = {
         label="MetaUnlearn", colour="#D55E00", cost=params.METAUNLEARN_COST,
         artefact_params=(
             "inner_lr", "lr", "epochs", "simulated_n", "batch_size", "hidden", "dropout", "inputs", "outer_loss",
-            "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp",
+            "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp", "outer_precision",
         ),
         network_params=("micro_batch", "jvp"),
         stays="the meta-loss, which was trained on requests of all training people",
@@ -168,7 +169,7 @@ def params_of(kind: str) -> type[Spec]:
 def artefact_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a method's spec that its artefact depends on; for a kind of your own that is all of it."""
     if spec["kind"] not in METHODS:
-        return dict(spec)
+        return {key: value for key, value in spec.items() if key != "in_turn"}
     kept = ("kind", "revision", *METHODS[spec["kind"]].artefact_params)
     return {key: value for key, value in spec.items() if key in kept}
 
@@ -179,7 +180,7 @@ def make_method(spec: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: the kind or a hyper-parameter is unknown, missing or out of range.
     """
-    values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "revision")}
+    values = {key: value for key, value in spec.items() if key not in ("kind", "needs", "in_turn", "revision")}
     kind = known_kind(spec)
     target = METHODS[kind].target if kind in METHODS else kind
     module_name, _, class_name = target.partition(":")
@@ -205,6 +206,16 @@ def reference_of(methods: Mapping[str, Any], model: Model) -> Model:
     """
     kind = methods[model.method]["kind"] if model.method else ""
     return RETRAINED if kind in METHODS and METHODS[kind].folds else model.reference
+
+
+def keeper_of(methods: Mapping[str, Any], method: str) -> str:
+    """Return the method of which ``method`` uses the artefact: itself, or the one that it is ``of``."""
+    return str(methods[method].get("of", method))
+
+
+def serves_every_n(entry: Mapping[str, Any]) -> bool:
+    """Return whether the artefact of a config entry's method, or of its spec, is the same for every request size."""
+    return entry["kind"] in METHODS and METHODS[entry["kind"]].folds
 
 
 def folds_of(spec: Mapping[str, Any]) -> int:

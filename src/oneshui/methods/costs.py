@@ -45,14 +45,18 @@ class Sizes:
 
 
 class Network(Protocol):
-    """Sizes of a network: numbers in its weights and in PGU's Gram matrices, width of the pooled features."""
+    """Sizes of a network (``oneshui.planning.rates.Rate``)."""
 
+    @property
+    def px(self) -> int: ...
     @property
     def parameters(self) -> int: ...
     @property
     def grams(self) -> float: ...
     @property
     def features(self) -> int: ...
+    @property
+    def edit_width(self) -> float: ...
 
 
 @dataclass(frozen=True)

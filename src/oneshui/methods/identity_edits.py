@@ -18,7 +18,7 @@ from oneshui.errors import ArtefactError
 from oneshui.log import logger
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, OutOfFold, Unlearned
-from oneshui.methods.edit_points import EditPoint, Recorder, edit_points, matrix_of
+from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
 from oneshui.resume import NEVER, Resume, State
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
@@ -124,8 +124,8 @@ class IdentityEdits(params.IdentityEdits):
             resume.save(lambda: made.state(found))
         gains = [gain for _, gain in found]
         mean_gain = sum(gains) / len(gains)
-        if self.calibrate == "shared":
-            gains = [mean_gain] * len(gains)
+        if self.calibrate == "halfway":
+            gains = [(gain + mean_gain) / 2 for gain in gains]
         tensors = {"identities": identities}
         for i, point in enumerate(points):
             edits = [of_person[i].scaled(gain) for (of_person, _), gain in zip(found, gains, strict=True)]
@@ -135,6 +135,7 @@ class IdentityEdits(params.IdentityEdits):
                 f"{point.layer}/rows": torch.tensor([len(edit.keys) for edit in edits]),
                 f"{point.layer}/root": made.roots[i].float(),
                 f"{point.layer}/scale": point.scale.float(),
+                f"{point.layer}/size": made.sizes[i].float(),
             }
         of_people = [t for name, t in tensors.items() if name.endswith(("/keys", "/changes"))]
         return Artefact(
@@ -149,8 +150,8 @@ class IdentityEdits(params.IdentityEdits):
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return the model with the edits of the people who ask. Cost: one solution a layer; no pass.
 
-        The relative step is that of what the edited layers give for the training images: root mean squares. Weights
-        would say little: a change along inputs that hardly occur is large, and does next to nothing.
+        The relative step is that of the sums behind the edited layers on the training images: root mean squares.
+        Weights would say little: a change along inputs that hardly occur is large, and does next to nothing.
         """
         if artefact is None:
             raise ArtefactError("identity_edits needs its artefact, the edits of every person. Precompute it.")
@@ -164,7 +165,7 @@ class IdentityEdits(params.IdentityEdits):
             parts = [stacked(edits)] if self.solve == "joint" else edits
             root, scale = artefact.need(f"{layer}/root").double(), artefact.need(f"{layer}/scale").double()
             change = torch.stack([edit.change(weight, root) for edit in parts]).sum(0)
-            before += float((scale[:, None] * matrix_of(model.get_submodule(layer)).to(scale) @ root).square().sum())
+            before += float(artefact.need(f"{layer}/size"))
             moved += float((change @ root).square().sum())
             _add(result.get_submodule(layer), change, scale)
         step = math.sqrt(moved / before) if before else 0.0
@@ -240,16 +241,20 @@ class _Precompute:
         self.plain = Recorder(model, points)
         self.folds = [Recorder(other, points) for other in others]
         self.roots: list[Tensor] = []
+        self.sizes: list[Tensor] = []
         self.maps: list[list[Tensor]] = []
 
     def fit(self, val: ImageSet, fold_of_image: Tensor) -> None:
         """Fit L of each layer, and the maps from each fold model: on what neither it nor the model knows by heart.
+
+        Sizes are the sums of squares of what stands behind the layers, over the training images.
 
         Args:
             val: half of it, and the images of other folds, fit the maps.
             fold_of_image: (N,) on the CPU.
         """
         grams: list[Tensor | float] = [0.0] * len(self.points)
+        self.sizes = [torch.zeros((), dtype=torch.float64, device=self.train.device) for _ in self.points]
         pairs = [[_Ridge() for _ in self.points] for _ in self.folds]
         people = val.identities.unique()
         half = val.subset(torch.isin(val.identities, people[::2]))
@@ -259,6 +264,7 @@ class _Precompute:
                 keys, sums, _ = self.plain(batch)
                 if images is self.train:
                     grams = [gram + _gram(z) for gram, z in zip(grams, keys, strict=True)]
+                    self.sizes = [size + h.square().sum() for size, h in zip(self.sizes, sums, strict=True)]
                 for number, (other, ridges) in enumerate(zip(self.folds, pairs, strict=True)):
                     known = (chosen[rows] != number).to(batch.device)
                     _, theirs, _ = other(batch)
@@ -275,6 +281,7 @@ class _Precompute:
         edits = {f"{n}.{i}": edit for n, (of_person, _) in enumerate(found) for i, edit in enumerate(of_person)}
         groups = {
             "root": {str(i): root for i, root in enumerate(self.roots)},
+            "size": {str(i): size for i, size in enumerate(self.sizes)},
             "map": {f"{fold}.{i}": each for fold, maps in enumerate(self.maps) for i, each in enumerate(maps)},
             "keys": {name: edit.keys for name, edit in edits.items()},
             "changes": {name: edit.changes for name, edit in edits.items()},
@@ -290,6 +297,7 @@ class _Precompute:
         layers = range(len(self.points))
         with resume.restoring():
             self.roots = [groups["root"][str(i)] for i in layers]
+            self.sizes = [groups["size"][str(i)] for i in layers]
             self.maps = [[groups["map"][f"{fold}.{i}"] for i in layers] for fold in range(len(self.folds))]
             found = [
                 ([Edit(groups["keys"][f"{n}.{i}"], groups["changes"][f"{n}.{i}"]) for i in layers], float(gain))
@@ -306,21 +314,22 @@ class _Precompute:
             fold: number of the person's fold.
         """
         batch = images.images(torch.arange(len(images)))
-        _, sums, logits = self.plain(batch)
-        mapped, answers = [], []
-        for other, maps in zip(self.folds, self.maps, strict=True):
-            _, theirs, answer = other(batch)
-            mapped.append([_apply(weights, x) for weights, x in zip(maps, theirs, strict=True)])
-            answers.append(answer)
+        keys, sums, logits = self.plain(batch)
+        here, mapped, answers = sums, {}, {}
+        # the last layer's targets come from the person's own fold alone
+        for number in range(len(self.folds)) if len(self.points) > 1 else (fold,):
+            _, theirs, answers[number] = self.folds[number](batch)
+            mapped[number] = [_apply(weights, x) for weights, x in zip(self.maps[number], theirs, strict=True)]
         edits: list[Edit] = []
         changes: list[Tensor] = []
         with _restored(self.edited, self.points):
             recorder = Recorder(self.edited, self.points)
             for i, point in enumerate(self.points):
-                keys, here, _ = recorder(batch)
+                if i > 0:
+                    keys, here, _ = recorder(batch)
                 target, is_last = mapped[fold][i], i == len(self.points) - 1
                 if not is_last:
-                    inside = [mapped[number][i] for number in range(len(mapped)) if number != fold]
+                    inside = [targets[i] for number, targets in mapped.items() if number != fold]
                     target = sums[i] + target - torch.stack(inside).mean(0)
                 edits.append(self._solved(i, keys[i].flatten(0, 1), (target - here[i]).flatten(0, 1), is_last))
                 changes.append(edits[-1].change(self.method._weight(is_last), self.roots[i]))

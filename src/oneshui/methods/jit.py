@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change
 from oneshui.sets import ImageSet, Support
+
+#: noisy images that a GPU is shown at once
+_AT_ONCE = 256
 
 
 class JiT(params.JiT):
@@ -48,13 +52,15 @@ class JiT(params.JiT):
         """
         answer = model(images)
         low, high = images.min(), images.max()
+        at_once, left = _copies_at_once(images), iter(noise)
         loss: Tensor = answer.new_zeros(())
-        for e in noise:
-            noisy = (images + self.noise_std * e).clamp(low, high)
+        while some := list(islice(left, at_once)):
+            copies = [(images + self.noise_std * e).clamp(low, high) for e in some]
             with torch.no_grad():
-                there = model(noisy)
-            moved = (images - noisy).flatten(1).norm(dim=1).clamp(min=1e-12)  # a photo of one colour cannot move
-            loss = loss + ((answer - there).norm(dim=1) / moved).sum() / self.n_samples
+                answers = model(torch.cat(copies)).split(len(images))
+            for noisy, there in zip(copies, answers, strict=True):
+                moved = (images - noisy).flatten(1).norm(dim=1).clamp(min=1e-12)  # a photo of one colour cannot move
+                loss = loss + ((answer - there).norm(dim=1) / moved).sum() / self.n_samples
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():
@@ -62,3 +68,8 @@ class JiT(params.JiT):
                 if gradient is not None:
                     parameter.sub_(gradient, alpha=self.lr)
         return loss.detach()
+
+
+def _copies_at_once(images: Tensor) -> int:
+    """Return how many noisy copies of ``images`` the network is shown at once: on a CPU one by one is as fast."""
+    return max(1, _AT_ONCE // len(images)) if images.is_cuda else 1

@@ -1,6 +1,6 @@
 """h_phi and what it looks at: the learned loss of MetaUnlearn, and the backbone as a function of its parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from oneshui.models import features_and_logits
+from oneshui.replay import Computation, Replayed
 
 _EMBEDDING_DIM = 64
 
@@ -66,6 +67,17 @@ class Backbone:
         self.module = _WithFeatures(model.eval())
         self.buffers = dict(self.module.named_buffers())
         self.theta = {name: value.detach() for name, value in self.module.named_parameters()}
+        self._replayed: dict[Hashable, Replayed] = {}
+
+    def replayed(self, key: Hashable, computation: Computation) -> Replayed:
+        """Return ``computation`` with this network as a GPU replays it, the same for every call with ``key``.
+
+        It must read nothing that differs between these calls but its arguments.
+        """
+        if key not in self._replayed:
+            device = next(iter(self.theta.values())).device
+            self._replayed[key] = Replayed(computation, device)
+        return self._replayed[key]
 
     def __call__(self, theta: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (features, logits) of ``images`` under the parameters ``theta``."""

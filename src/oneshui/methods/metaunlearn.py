@@ -212,16 +212,21 @@ class MetaUnlearn(params.MetaUnlearn):
         theta = {name: value.clone().requires_grad_() for name, value in backbone.theta.items()}
         direction = {name: torch.zeros_like(value) for name, value in backbone.theta.items()}
         cotangents, mean_h = [], torch.zeros((), dtype=torch.float64, device=support.images.device)
+        answer = backbone.replayed("answer", partial(_answer, backbone))
+        pull_back = backbone.replayed("pull back", partial(_pull_back, backbone))
         for part in support.chunks(self.micro_batch):
-            outputs = backbone(theta, part.images)
+            # a graph of autograd cannot be recorded in two parts, so what is replayed asks the network twice
+            outputs = answer(part.images) if answer.records else backbone(theta, part.images)
             leaves = [output.detach().requires_grad_() for output in outputs]
             h = meta_loss(*leaves, part.targets, part.rows).sum() / len(support.images)
             g_features, g_logits = torch.autograd.grad(
                 h, leaves, create_graph=torch.is_grad_enabled(), materialize_grads=True
             )
-            gradients = torch.autograd.grad(
-                outputs, list(theta.values()), (g_features.detach(), g_logits.detach()), materialize_grads=True
-            )
+            by_outputs = (g_features.detach(), g_logits.detach())
+            if answer.records:
+                gradients = pull_back(part.images, *by_outputs)
+            else:
+                gradients = torch.autograd.grad(outputs, list(theta.values()), by_outputs, materialize_grads=True)
             for total, gradient in zip(direction.values(), gradients, strict=True):
                 total += gradient
             cotangents.append((g_features, g_logits))
@@ -257,9 +262,8 @@ class MetaUnlearn(params.MetaUnlearn):
         """Return J v for the outputs on ``images``, detached."""
         if self.jvp == "finite_difference":
             return _finite_difference(backbone, images, tangent)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
-            pushed: tuple[Tensor, Tensor] = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (tangent,))[1]
-        return pushed[0].detach(), pushed[1].detach()
+        d_features, d_logits = backbone.replayed("jvp", partial(_exact_jvp, backbone))(images, *tangent.values())
+        return d_features, d_logits
 
     # --- after the discard line --------------------------------------------------------------------------------------
 
@@ -415,6 +419,29 @@ def _mean_over_masks(meta_loss: MetaLoss, samples: int) -> Callable[..., Tensor]
         return meta_loss
     meta_loss.train()
     return lambda *inputs: torch.stack([meta_loss(*inputs) for _ in range(samples)]).mean(0)
+
+
+def _answer(backbone: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and logits of ``images`` without a graph of autograd."""
+    with torch.no_grad():
+        features, logits = backbone(backbone.theta, images)
+    return features, logits
+
+
+def _pull_back(backbone: Backbone, images: Tensor, by_features: Tensor, by_logits: Tensor) -> tuple[Tensor, ...]:
+    """J^T g by parameter, for the gradients g with respect to the outputs on ``images``."""
+    theta = {name: value.detach().requires_grad_() for name, value in backbone.theta.items()}
+    with torch.enable_grad():
+        outputs = backbone(theta, images)
+    return torch.autograd.grad(outputs, list(theta.values()), (by_features, by_logits), materialize_grads=True)
+
+
+def _exact_jvp(backbone: Backbone, images: Tensor, *tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """J v for the outputs on ``images``, detached; ``tangent`` in the order of the parameters."""
+    along = dict(zip(backbone.theta, tangent, strict=True))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention kernels have no forward mode
+        pushed: tuple[Tensor, Tensor] = jvp(lambda theta: backbone(theta, images), (backbone.theta,), (along,))[1]
+    return pushed[0].detach(), pushed[1].detach()
 
 
 def _finite_difference(backbone: Backbone, images: Tensor, tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,10 @@
 """Outer objectives of meta-training: how well a simulated request was unlearned, and the gradient of that."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from oneshui.metrics.measure import measure
 from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
+#: times its images that a micro-batch may be filled up to, for one shape that a GPU replays
+_FILL_UP = 4
+#: devices on which outer passes may compute in bfloat16
+LOWERED = ("cuda",)
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
 
 
@@ -52,6 +57,8 @@ class OuterSettings(Protocol):
     def distance(self) -> str: ...
     @property
     def val_gradient(self) -> bool: ...
+    @property
+    def outer_precision(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -120,19 +127,66 @@ class Eq6:
 
     def _ask(self, leaves: dict[str, Tensor], images: ImageSet, with_gradient: bool) -> _Answers:
         """Show ``images`` in micro-batches; without ``with_gradient`` the gradient is empty."""
+        how = images.task, self.method.outer_precision, with_gradient
+        ask = self.backbone.replayed(how, partial(_ask_some, self.backbone, *how))
         gradient = {name: torch.zeros_like(value) for name, value in leaves.items()} if with_gradient else {}
         total, logits_of, labels_of = _zeros((), images.device), [], []
+        everyone = torch.full((), float(len(images)), device=images.device)
         for batch, labels in images.batches(self.method.micro_batch):
-            with nullcontext() if with_gradient else torch.no_grad():
-                _, logits = self.backbone(leaves, batch)
-                loss = images.task.losses(logits, labels).sum() / len(images)
-            if with_gradient:
-                for name, part in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
-                    gradient[name] += part
-            total += loss.detach()
-            logits_of.append(logits.detach())
+            whole = self.method.micro_batch
+            some = _filled(batch, labels, whole if ask.records and whole <= _FILL_UP * len(batch) else len(batch))
+            loss, logits, *parts = ask(*some, everyone, *leaves.values())
+            for value, part in zip(gradient.values(), parts, strict=True):
+                value += part
+            total += loss
+            logits_of.append(logits[: len(batch)])
             labels_of.append(labels)
         return _Answers(total, torch.cat(logits_of), torch.cat(labels_of), gradient)
+
+
+def _filled(images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``size`` images and labels, and weights (size,): 1, and 0 for the first image where it fills up."""
+    rows = torch.arange(size, device=images.device)
+    weights = (rows < len(images)).to(images.dtype)
+    if size == len(images):
+        return images, labels, weights
+    rows = torch.where(rows < len(images), rows, 0)
+    return images[rows], labels[rows], weights
+
+
+def _ask_some(
+    backbone: Backbone, task: Task, precision: str, with_gradient: bool, images: Tensor, labels: Tensor,
+    weights: Tensor, everyone: Tensor, *theta: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Return the share of some images in the mean loss, their logits, and the share's gradient if it is wanted.
+
+    Args:
+        backbone: the network.
+        task: gives the losses.
+        precision: ``outer_precision``.
+        with_gradient: with respect to ``theta``.
+        images: (B, 3, px, px).
+        labels: of them.
+        weights: (B,) 1, or 0 for an image that does not count.
+        everyone: number of images that the mean is over, a scalar.
+        theta: parameters in the order of the backbone's.
+    """
+    leaves = {name: value.detach().requires_grad_(with_gradient)
+              for name, value in zip(backbone.theta, theta, strict=True)}  # fmt: skip
+    with torch.set_grad_enabled(with_gradient):
+        with lowered(precision, images.device):
+            _, logits = backbone(leaves, images)
+        logits = logits.to(images.dtype)
+        loss = (task.losses(logits, labels) * weights).sum() / everyone
+    gradient = torch.autograd.grad(loss, list(leaves.values())) if with_gradient else ()
+    return loss.detach(), logits.detach(), *gradient
+
+
+def lowered(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return a block in which the network computes as ``outer_precision`` says."""
+    if precision == "bf16" and device.type in LOWERED:
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
 
 class ScrubOuter:
@@ -173,9 +227,11 @@ class ScrubOuter:
         """Return mean KL and task loss of ``images``, and add ``share`` of their weighted gradient."""
         total_kl, total_loss = _zeros((), images.device), _zeros((), images.device)
         for batch, labels in images.batches(self.method.micro_batch):
-            with torch.no_grad():
-                _, teacher = self.backbone(self.backbone.theta, batch)
-            _, logits = self.backbone(leaves, batch)
+            with lowered(self.method.outer_precision, images.device):
+                with torch.no_grad():
+                    _, teacher = self.backbone(self.backbone.theta, batch)
+                _, logits = self.backbone(leaves, batch)
+            teacher, logits = teacher.to(batch.dtype), logits.to(batch.dtype)
             kl = kl_divergence(logits, teacher, task=images.task, form="task", temperature=self.temperature).sum()
             loss = images.task.losses(logits, labels).sum()
             total = (kl_weight * kl + loss_weight * loss) * (share / len(images))

@@ -104,6 +104,11 @@ class MetaUnlearn(Spec):
         description="dropout masks of which unlearning takes the mean: meta-training steps with one at a time; 0: none,"
         " as published",
     )
+    outer_precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="number format in which the network answers in the outer objective, on a GPU; the CPU always"
+        " computes in fp32; published: bf16",
+    )
     jvp: Literal["exact", "finite_difference"] = Field(
         description="forward-mode product; `finite_difference`: two forward passes with fused kernels, for smooth"
         " networks (ReLU networks lose up to 5% in accuracy)"
@@ -275,9 +280,10 @@ class IdentityEdits(Spec):
     ridge: Positive = Field(
         description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
     )
-    calibrate: Literal["shared", "person", "none"] = Field(
+    calibrate: Literal["person", "halfway", "none"] = Field(
         description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
-        " `shared`: by one number, the mean over all people; `person`: each by their own"
+        " `person`: each by their own number; `halfway`: each by the mean of their own and everybody's mean, because"
+        " few photos say little"
     )
     solve: Literal["sum", "joint"] = Field(
         description="`sum`: a request adds the edits of its people; `joint`: one solution for all of them, for large"
@@ -292,17 +298,25 @@ CALIBRATION_STEPS = 8
 
 
 def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
-    """Maps from every fold model, then each person with the models, their edits and the calibration."""
+    """Maps from every fold model, then each person with the models, their edits and the calibration.
+
+    For one block a person needs the fold model without them alone.
+    """
     models = spec["folds"] + 1
-    person = models + spec["blocks"] + CALIBRATION_STEPS * (spec["calibrate"] != "none")
+    asked = models if spec["blocks"] > 1 else 2
+    person = asked + spec["blocks"] - 1 + CALIBRATION_STEPS * (spec["calibrate"] != "none")
     return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
 
 
 def _edits_bytes(spec: costs.Spec, sizes: Sizes, network: Network) -> float:
-    """Keys and changes of every person, and the inputs of each layer; a layer of d features has about 4 d inputs."""
-    width = network.features
-    rows = float(spec["rank"] or sizes.each * spec["max_positions"])
-    return 4.0 * int(spec["blocks"]) * (sizes.people * min(rows, 4 * width) * 5 * width + (4 * width) ** 2)
+    """Keys and changes of every person, and the inputs of each layer: of blocks as wide as the last one.
+
+    A position of it sees a square of 32 px, as in most networks.
+    """
+    positions = min(spec["max_positions"], math.ceil(network.px / 32) ** 2)
+    rows = sizes.trained / sizes.people * positions
+    person: float = min(rows, spec["rank"] or rows) * network.edit_width
+    return 4.0 * int(spec["blocks"]) * (sizes.people * person + network.edit_width**2)
 
 
 IDENTITY_EDITS_COST = Cost(lambda spec, sizes: {}, _edits, _edits_bytes)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from oneshui.errors import ArtefactError
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, Unlearned, parameters_of, relative_change, resumed_batches
+from oneshui.replay import Replayed
 from oneshui.resume import NEVER, Resume
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
@@ -28,15 +30,16 @@ class SSD(params.SSD):
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
         """Take the gradients of single images, which some layers have no rule for in batches."""
-        self._importance(model, images, labels, task)
+        self._importance(model, task)(images, labels)
 
     def precompute(
         self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int, resume: Resume = NEVER
     ) -> Artefact:
         """Return I_D, one tensor shaped like each parameter. Cost: one forward and backward pass over D_tr."""
         total: dict[str, Tensor] = {}
+        importance = self._importance(model, train.task)
         for images, labels in resumed_batches(train, self.batch_size, total, resume):
-            for name, value in self._importance(model, images, labels, train.task).items():
+            for name, value in importance(images, labels).items():
                 total[name] = total[name] + value if name in total else value
         n = len(train) if self.fisher == "image" else math.ceil(len(train) / self.batch_size)
         return Artefact({name: value / n for name, value in total.items()}, {"images": len(train)})
@@ -46,7 +49,7 @@ class SSD(params.SSD):
         if artefact is None:
             raise ArtefactError("ssd needs its artefact, the Fisher diagonal of the training data. Precompute it.")
         n = len(support.images) if self.fisher == "image" else 1
-        on_support = self._importance(model, support.images, support.labels, support.task)
+        on_support = self._importance(model, support.task)(support.images, support.labels)
         result = copy.deepcopy(model)
         damped = 0
         with torch.no_grad():
@@ -60,11 +63,11 @@ class SSD(params.SSD):
         step = relative_change(parameters_of(model), parameters_of(result))
         return Unlearned(result, {"relative_step": step, "damped_frac": damped / total})
 
-    def _importance(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> dict[str, Tensor]:
-        """Return the sum over images (or the one value of the batch) of squared gradients, by parameter."""
+    def _importance(self, model: nn.Module, task: Task) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+        """Return what makes of images and labels the sum of squared gradients (or the one square of the batch)."""
         if self.fisher == "batch":
-            return squared_batch_gradient(model, images, labels, task)
-        return squared_image_gradients(model, images, labels, task, self.micro_batch)
+            return lambda images, labels: squared_batch_gradient(model, images, labels, task)
+        return ImageGradients(model, task, self.micro_batch)
 
 
 def squared_batch_gradient(model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> dict[str, Tensor]:
@@ -75,35 +78,41 @@ def squared_batch_gradient(model: nn.Module, images: Tensor, labels: Tensor, tas
     return {name: gradient.square() for name, gradient in zip(parameters, gradients, strict=True)}
 
 
-def squared_image_gradients(
-    model: nn.Module, images: Tensor, labels: Tensor, task: Task, micro_batch: int
-) -> dict[str, Tensor]:
-    """Return the sum over images of squared single-image gradients, by parameter.
+class ImageGradients:
+    """Sums over images of squared single-image gradients, by parameter, of one network.
 
     Args:
         model: in evaluation mode, so that images do not influence each other.
-        images: (B, 3, px, px).
-        labels: (B,) or (B, A).
         task: gives the loss.
         micro_batch: images whose gradients are held at once; 1 is one plain backward pass per image, which is the
             faster way for convolutions on a CPU.
     """
-    if micro_batch == 1:
-        summed: dict[str, Tensor] = {}
-        for image, label in zip(images.split(1), labels.split(1), strict=True):
-            for name, square in squared_batch_gradient(model, image, label, task).items():
-                summed[name] = summed[name].add_(square) if name in summed else square
-        return summed
-    parameters, buffers = parameters_of(model), dict(model.named_buffers())
 
-    def loss_of_one(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(model, {**values, **buffers}, (image[None],))
-        return task.losses(logits, label[None])[0]
+    def __init__(self, model: nn.Module, task: Task, micro_batch: int) -> None:
+        self.model, self.task, self.micro_batch = model, task, micro_batch
+        self._parameters, self._buffers = parameters_of(model), dict(model.named_buffers())
+        self._per_image = vmap(grad(self._loss_of_one), in_dims=(None, 0, 0))
+        self._some = Replayed(self._squares, next(iter(self._parameters.values())).device)
 
-    per_image = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
-    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no batching rule for gradients
-        for some, theirs in zip(images.split(micro_batch), labels.split(micro_batch), strict=True):
-            for name, gradients in per_image(parameters, some, theirs).items():
-                total[name] += gradients.square().sum(0)
-    return total
+    def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the sums over ``images`` (B, 3, px, px) with ``labels`` (B,) or (B, A)."""
+        if self.micro_batch == 1:
+            summed: dict[str, Tensor] = {}
+            for image, label in zip(images.split(1), labels.split(1), strict=True):
+                for name, square in squared_batch_gradient(self.model, image, label, self.task).items():
+                    summed[name] = summed[name].add_(square) if name in summed else square
+            return summed
+        total = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
+        for some, theirs in zip(images.split(self.micro_batch), labels.split(self.micro_batch), strict=True):
+            for value, squares in zip(total.values(), self._some(some, theirs), strict=True):
+                value += squares
+        return total
+
+    def _loss_of_one(self, values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(self.model, {**values, **self._buffers}, (image[None],))
+        return self.task.losses(logits, label[None])[0]
+
+    def _squares(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no batching rule for gradients
+            gradients = self._per_image(self._parameters, images, labels)
+        return tuple(gradients[name].square().sum(0) for name in self._parameters)

@@ -12,7 +12,7 @@ from oneshui.checked import read
 from oneshui.config import FACES, check_config, grid_points, raw_path
 from oneshui.data.layouts import annotation_files, check_layouts
 from oneshui.errors import ConfigError
-from oneshui.methods import METHODS, known_kind, params_of
+from oneshui.methods import METHODS, artefact_spec, known_kind, needs_of, params_of, serves_every_n
 from oneshui.report.figures import KINDS
 
 #: combinations of a grid that are checked; whoever has more waits for hours until the last of them is refused
@@ -102,6 +102,8 @@ def check_folders(config: Mapping[str, Any], where: str = "the configuration") -
 def check_methods(config: Mapping[str, Any], where: str = "the configuration") -> None:
     """Refuse unknown kinds, and wrong hyper-parameters of ours: as they are used, as overridden, and to be tried.
 
+    Refuse overrides by request size of what an artefact depends on that serves every size, too.
+
     A kind of your own is not imported here; it is checked when it is made.
 
     Raises:
@@ -112,10 +114,34 @@ def check_methods(config: Mapping[str, Any], where: str = "the configuration") -
         used.setdefault(name, set()).add((dataset, f"{dataset}/n{n}"))
     for name, entry in config["methods"].items():
         kind = known_kind(entry, f"{where}: methods/{name}/kind")
+        if "of" in entry and needs_of(entry) == "data":
+            raise ConfigError(
+                f"{where}: methods/{name}/of = {entry['of']}, allowed: a method that serves requests; this one needs "
+                "the training data"
+            )
+        if serves_every_n(entry):
+            _refuse_artefacts_by_n(f"{where}: methods/{name}/overrides", entry)
         if kind in METHODS:
             grid = config["selection"]["grids"].get(name, {})
+            if "folds" in grid:
+                raise ConfigError(
+                    f"{where}: selection/grids/{name}: folds cannot be tried, because fold models are trained before. "
+                    "Add a method for each number of folds."
+                )
             for values, places in _specs(name, entry, used.get(name, {()}), grid):
                 read(params_of(kind), values, where, places)
+
+
+def _refuse_artefacts_by_n(place: str, entry: Mapping[str, Any]) -> None:
+    """Refuse overrides that would ask for an artefact for each request size, of a method with one for all."""
+    for scope, params in entry.get("overrides", {}).items():
+        dataset, _, size = scope.partition("/")
+        kept = [key for key in artefact_spec({**params, "kind": entry["kind"]}) if key != "kind"]
+        if size and kept:
+            raise ConfigError(
+                f"{place}/{scope}/{kept[0]}: what {entry['kind']} keeps serves every request size, and depends on "
+                f"{kept[0]}. Override it for {dataset}, or define a second method."
+            )
 
 
 def _specs(

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneshui.config import method_spec
-from oneshui.methods import folds_of, needs_of, reference_of
+from oneshui.methods import folds_of, keeper_of, needs_of, reference_of, serves_every_n
 from oneshui.runs import Model, Run, measured_of
 
 #: rules in the order of the flow; the last is the target, which starts no process
 STAGES = (
     "render_faces", "index_dataset", "pack_images", "split_identities", "export_request", "export_wrong_photos",
-    "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "train_fold", "precompute_artefact", "unlearn",
-    "unlearn_with_data", "score_pretrain", "score_retrained", "score_unlearned", "measure_trained", "measure_unlearned",
-    "trace_trained", "trace_unlearned", "attack_trained", "attack_unlearned", "probe_trained",
-    "probe_unlearned", "summarise_attacks", "make_table", "tables",
+    "fetch_weights", "train_pretrain", "train_retrain", "train_ceiling", "train_fold", "precompute_artefact",
+    "precompute_for_every_n", "unlearn", "unlearn_with_data", "score_pretrain", "score_retrained", "score_unlearned",
+    "measure_trained", "measure_unlearned", "trace_trained", "trace_unlearned", "attack_trained", "attack_unlearned",
+    "probe_trained", "probe_unlearned", "summarise_attacks", "make_table", "tables",
 )  # fmt: skip
 #: first words of the rules that ask for a GPU; these and fetch_weights import torch
 GPU_VERBS = ("train", "precompute", "unlearn", "score", "trace")
@@ -30,7 +30,7 @@ class Job:
         stage: its rule.
         dataset: that it is about, if it is about one.
         n, seed: of the run; None where the job serves every n, or every seed.
-        row: the model that it is about (oneshui.runs), of ``precompute_artefact`` ORIGIN/METHOD; the table of
+        row: the model that it is about (oneshui.runs), of ``precompute_*`` ORIGIN/METHOD; the table of
             ``make_table`` and ``summarise_attacks``; the timm name of ``fetch_weights``.
     """
 
@@ -111,14 +111,18 @@ class _Rules:
     def _of_method(self, job: Job, data: list[Job]) -> list[Job]:
         made = Model.of(job.row)
         model = self._model(job, str(made.start))
-        if job.stage == "precompute_artefact":
-            folds = folds_of(method_spec(self.config["methods"], made.method, job.dataset, job.n or 0))
+        if job.verb == "precompute":
+            folds = folds_of(method_spec(self.config["methods"], made.method, job.dataset, job.n))
             models = [Model.of_fold(fold, folds) for fold in range(folds)]
             return [model, *data, *(Job("train_fold", job.dataset, seed=job.seed, row=str(each)) for each in models)]
         if job.stage != "unlearn":
             return [model, *data]
         request = "export_wrong_photos" if made.wrong_photos else "export_request"
-        artefact = [Job("precompute_artefact", job.dataset, job.n, job.seed, f"{made.start}/{made.method}")]
+        every_n = serves_every_n(self.config["methods"][made.method])
+        rule, n = ("precompute_for_every_n", None) if every_n else ("precompute_artefact", job.n)
+        artefact = [
+            Job(rule, job.dataset, n, job.seed, f"{made.start}/{keeper_of(self.config['methods'], made.method)}")
+        ]
         kept = artefact if self.needs[made.method] == "artefact" else []
         return [model, Job(request, job.dataset, job.n, job.seed), *kept]
 

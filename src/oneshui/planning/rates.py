@@ -14,7 +14,7 @@ from oneshui.methods.costs import Passes
 from oneshui.planning.jobs import GPU_VERBS, Job
 
 #: columns of rates that are empty where nothing was measured
-OPTIONAL = ("fisher_s", "gram_s", "eigh_s", "grams")
+OPTIONAL = ("fisher_s", "gram_s", "eigh_s", "grams", "edit_width")
 _WORDS = {"device": ("cpu", "cuda"), "precision": ("bf16", "fp32")}
 _RATE_OF = ["machine", "device", "model", "options", "px", "precision"]
 _ADVICE = "Measure on the machine that it is to run on: python -m benchmarks.rates CONFIG resources/rates.csv"
@@ -37,6 +37,7 @@ class Rate:
         job_s, light_job_s: of the start of a job with and without torch.
         parameters, grams: numbers in the weights; in PGU's Gram matrices.
         features: width of the pooled features.
+        edit_width: inputs and outputs of the last block's layers that identity edits change; NaN: it has none.
         source: how the figures were come by; ``estimate: ...`` if they were not measured.
     """
 
@@ -56,6 +57,7 @@ class Rate:
     parameters: int
     grams: float
     features: int
+    edit_width: float
     source: str
 
     @property
@@ -101,7 +103,9 @@ class Machine:
     def __init__(self, config: Mapping[str, Any], rates: list[Rate]) -> None:
         self.training, self.rates = config["training"], {rate.key: rate for rate in rates}
         self.name, self.device = rates[0].machine, rates[0].device
-        self.job_s, self.light_job_s = rates[0].job_s, rates[0].light_job_s
+        keys = {self.key_of(dataset, verb) for dataset in self.training for verb in ("train", "")}
+        start = next((rate for rate in rates if rate.key in keys), rates[0])  # each was measured another day
+        self.job_s, self.light_job_s = start.job_s, start.light_job_s
         self.estimated = any(rate.source.startswith("estimate") for rate in rates)
 
     def key_of(self, dataset: str, verb: str = "") -> tuple[str, str, int, str]:

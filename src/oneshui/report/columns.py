@@ -112,6 +112,13 @@ def _cost(row: Row, key: str, _: int) -> str:
     return f"{row[f'{key}_s']:.3g} s, {row[f'{key}_peak_mb']:.0f} MB"
 
 
+def _kept(row: Row, key: str, _: int) -> str:
+    floats = float(row[f"{key}_floats_per_person"])
+    return f"{row[f'{key}_mb']:.3g} MB" + (
+        "" if math.isnan(floats) else f", {floats / 1000:.3g} thousand numbers a person"
+    )
+
+
 # where numbers come from
 
 
@@ -152,7 +159,10 @@ def _seeds_with(flag: str) -> Callable[[Numbers], dict[str, float]]:
 
 
 def _costs(step: str) -> Callable[[Numbers], dict[str, float]]:
-    metrics = {"_s": f"{step}seconds", "_peak_mb": f"{step}peak_mb"}
+    return _means({"_s": f"{step}seconds", "_peak_mb": f"{step}peak_mb"})
+
+
+def _means(metrics: Mapping[str, str]) -> Callable[[Numbers], dict[str, float]]:
     return lambda numbers: {part: float(np.mean(numbers.by_seed("all", name))) for part, name in metrics.items()}
 
 
@@ -282,6 +292,11 @@ _COST = Card(
     "Time and memory of one run, beyond the loaded model and data. Prepare runs once, before the data is deleted. "
     "Unlearn runs for each request. Do not compare machines.",
 )
+_KEPT = Card(
+    "What is kept",
+    "Size of what the method saves before the deletion: the file, and of methods that keep something of each person, "
+    "how many numbers a person has in it.",
+)
 _SATURATED = Card("Saturated", "The step of the method was too small to change the model. Nothing was forgotten.")
 _DIVERGED = Card("Diverged", "The model answers NaN, or the step of the method destroyed it.")
 
@@ -313,6 +328,11 @@ COLUMNS: tuple[Column, ...] = (
         unknown=DASH,
     ),
     Column("unlearn", ("_s", "_peak_mb"), _costs(""), "Unlearn", "costs", _cost, (_COST,), TRAINED),
+    Column(
+        "artefact", ("_mb", "_floats_per_person"),
+        _means({"_mb": "artefact_mb", "_floats_per_person": "artefact_floats_per_person"}), "Kept", "costs", _kept,
+        (_KEPT,), TRAINED, unknown=DASH, optional=True,
+    ),
     Column("rmia_auc", _ENDS, _attack("rmia", "auc"), "AUC", "attacks", interval, (_RMIA, _AUC)),
     *(
         Column(

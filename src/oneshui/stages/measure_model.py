@@ -25,8 +25,10 @@ from oneshui.stages.rows import ImageRows, check_split, read_labels, read_scores
 logger = logging.getLogger(__name__)
 
 _SPLITS = (*TOW_SPLITS, "val")
-#: what making a model cost, in its metadata: s and MB of unlearning, and of precomputing the artefact
-COSTS = ("seconds", "peak_mb", "precompute_seconds", "precompute_peak_mb")
+#: what making a model cost, in its metadata: s and MB of unlearning, and of precomputing the artefact; its size
+COSTS = (
+    "seconds", "peak_mb", "precompute_seconds", "precompute_peak_mb", "artefact_mb", "artefact_floats_per_person"
+)  # fmt: skip
 
 
 def measure_model(

@@ -7,23 +7,22 @@ from typing import Any
 
 import torch
 
-from oneshui.data.splits import fold_of
 from oneshui.devices import Cost
-from oneshui.errors import CheckpointError, ConfigError
-from oneshui.files import read_header, sha256_file
+from oneshui.errors import ConfigError
+from oneshui.files import sha256_file
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import FoldMethod, OutOfFold, UnlearningMethod, with_resume
-from oneshui.models import load_model
+from oneshui.methods.base import FoldMethod, UnlearningMethod, with_resume
 from oneshui.resume import Resume, fingerprint
 from oneshui.runs import DataFiles, Model, Run
-from oneshui.stages.images import RunImages, open_trained
+from oneshui.stages.folds import open_folds
+from oneshui.stages.images import open_trained
 
 
 def precompute_artefact(
     model_path: Path, data: DataFiles, output_path: Path, *, run: Run, model: Model, spec: Mapping[str, Any],
     device: torch.device, fold_paths: Sequence[Path] = (),
 ) -> None:  # fmt: skip
-    """Write what a method keeps of the training data of its start model, for later requests of ``run.n`` people.
+    """Write what a method keeps of the training data of its start model, for later requests.
 
     The training data of a retrained model is D_r: an attack's reference must not learn of the forget set by way of an
     artefact either.
@@ -34,7 +33,7 @@ def precompute_artefact(
         model_path: the start model.
         data: images of the run.
         output_path: artefact to write.
-        run: dataset, request size and seed.
+        run: dataset, request size (None: every one) and seed.
         model: the model that the method will make.
         spec: ``kind`` and hyper-parameters of the method.
         device: where to compute.
@@ -47,7 +46,7 @@ def precompute_artefact(
     checkpoint, images = open_trained(model_path, data, device)
     unlearner: UnlearningMethod | FoldMethod = make_method(spec)
     train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
-    folds = [_fold(path, fold, len(fold_paths), images, run, device) for fold, path in enumerate(fold_paths)]
+    folds = open_folds(fold_paths, images, run, device)
     identity = {"method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run)}
     if fold_paths:
         identity["folds"] = [sha256_file(path) for path in fold_paths]
@@ -63,14 +62,3 @@ def precompute_artefact(
     cost.seconds += resume.seconds
     artefact.save(output_path, {**identity, **cost.metadata()})
     resume.clear()
-
-
-def _fold(path: Path, fold: int, folds: int, images: RunImages, run: Run, device: torch.device) -> OutOfFold:
-    """Return a fold model that is read when it is needed."""
-    wanted = {**Model.of_fold(fold, folds).header, **images.bound_to, "seed": run.seed}
-    header = read_header(path)
-    found = {key: header.get(key) for key in wanted}
-    if found != wanted:
-        raise CheckpointError(f"{path} is not the fold model that is needed: it has {found}, needed: {wanted}")
-    people = fold_of(images.splits, fold, folds, dataset=run.dataset, seed=run.seed)
-    return OutOfFold(torch.from_numpy(people), lambda: load_model(path, device).model)

@@ -51,10 +51,14 @@ def serve_request(
     support = read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px)
     _check_origin(request_path, model_path, checkpoint.metadata)
     artefact: Artefact | None = None
-    header: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     if artefact_path is not None:
         artefact, header = Artefact.load(artefact_path, device)
         check_artefact(artefact_path, header, checkpoint.sha256, model_path, spec)
+        kept = {f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header}
+        kept["artefact_mb"] = Path(artefact_path).stat().st_size / 1e6
+        if "floats_per_person" in artefact.metadata:
+            kept["artefact_floats_per_person"] = artefact.metadata["floats_per_person"]
     with Cost(device) as cost:
         result = unlearner.unlearn(checkpoint.model, support, artefact, seed=served.method_seed)
     diagnostics = result.checked()
@@ -62,8 +66,7 @@ def serve_request(
         logger.warning("%s: the model has diverged. Lower the method's learning rate.", made.method)
     metadata = {
         **made.header, "spec": dict(spec), **asdict(served), "health": diagnostics, "isolation": isolation,
-        **cost.metadata(),
-        **{f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header},
+        **cost.metadata(), **kept,
         "model": checkpoint.sha256, "request": sha256_file(request_path), "splits": checkpoint.metadata.get("splits"),
         "stored_px": stored_px, **naming(checkpoint.metadata.get("pictures")),
     }  # fmt: skip

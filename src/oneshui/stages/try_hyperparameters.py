@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import spec_hash, write_text
+from oneshui.files import sha256_file, spec_hash, write_text
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method, needs_of
-from oneshui.methods.base import Artefact, Unlearned, with_resume
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned, with_resume
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
 from oneshui.models import Checkpoint
@@ -28,6 +28,7 @@ from oneshui.runs import DataFiles, Run
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
 from oneshui.sets import ImageSet, Support
+from oneshui.stages.folds import open_folds
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.unlearn_with_data import rebuilder
 
@@ -48,7 +49,7 @@ class _Trial:
 
 def try_hyperparameters(
     model_path: Path, data: DataFiles, output_path: Path, *, run: Run, spec: Mapping[str, Any],
-    grid: Mapping[str, Sequence[Any]], n_requests: int, device: torch.device,
+    grid: Mapping[str, Sequence[Any]], n_requests: int, device: torch.device, fold_paths: Sequence[Path] = (),
 ) -> None:  # fmt: skip
     """Write the score of every combination in ``grid`` on ``n_requests`` simulated requests of ``run.n`` people.
 
@@ -56,6 +57,9 @@ def try_hyperparameters(
     outside the request, F on the other images of the request's identities, V on the half of the validation identities
     that precompute has not seen; subscript u after unlearning, none before. It is the Tug-of-War against a model that
     keeps what it knew and treats the forgotten like unseen people. The row without parameters is the original model.
+
+    Where there are fold models, F is compared with what these give for the same images, each person by the one that
+    never saw them, instead of V: people differ in how hard they are.
 
     An interrupted run goes on from ``output_path`` + ".resume" and ``output_path`` + ".precompute.resume".
 
@@ -75,7 +79,11 @@ def try_hyperparameters(
         _simulate(images, run.n, stream("select", run.dataset, run.n, run.seed, number)) for number in range(n_requests)
     ]
     before = [_values(checkpoint.model, trial, unseen) for trial in trials]
-    targets = [{**values, "forget": values["test"]} for values in before]
+    out_of_fold = open_folds(fold_paths, images, run, device)
+    targets = [
+        {**values, "forget": _of_strangers(out_of_fold, trial.forget) if out_of_fold else values["test"]}
+        for values, trial in zip(before, trials, strict=True)
+    ]
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
@@ -85,12 +93,12 @@ def try_hyperparameters(
     named = fingerprint(
         {
             "spec": dict(spec), "grid": dict(grid), "requests": n_requests, "model": checkpoint.sha256, **asdict(run),
-            **images.bound_to,
+            **images.bound_to, **({"folds": [sha256_file(path) for path in fold_paths]} if fold_paths else {}),
         },
         device,
     )  # fmt: skip
     resume, precomputing = (Resume.beside(Path(f"{output_path}{of}"), named, device) for of in ("", ".precompute"))
-    candidates = _Candidates(checkpoint, known, seen, device, run.seed, precomputing)
+    candidates = _Candidates(checkpoint, known, seen, device, run.seed, precomputing, out_of_fold)
     done = 0
     loaded = resume.load()
     if loaded is not None:
@@ -120,10 +128,11 @@ class _Candidates:
     """Unlearns simulated requests; combinations that share an artefact compute it once."""
 
     def __init__(
-        self, checkpoint: Checkpoint, train: ImageSet, val: ImageSet, device: torch.device, seed: int, resume: Resume
-    ) -> None:
+        self, checkpoint: Checkpoint, train: ImageSet, val: ImageSet, device: torch.device, seed: int, resume: Resume,
+        out_of_fold: Sequence[OutOfFold],
+    ) -> None:  # fmt: skip
         self.checkpoint, self.train, self.val, self.device, self.seed = checkpoint, train, val, device, seed
-        self.resume = resume
+        self.resume, self.more = resume, {"out_of_fold": out_of_fold} if out_of_fold else {}
         self.artefacts: dict[str, Artefact | None] = {}
 
     def state(self, note: dict[str, Any]) -> State:
@@ -148,7 +157,9 @@ class _Candidates:
         if key not in self.artefacts:
             resume = Resume(self.resume.path, spec_hash([self.resume.fingerprint, key]), self.device)
             precompute = with_resume(method.precompute, resume)
-            self.artefacts[key] = precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
+            self.artefacts[key] = precompute(
+                model, self.train, self.val, seed=seed_of("select", self.seed), **self.more
+            )
         result = method.unlearn(model, trial.support, self.artefacts[key], seed=0)
         return result.model
 
@@ -160,6 +171,17 @@ def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, floa
         "forget": _measure(model, trial.forget),
         "test": _measure(model, unseen),
     }
+
+
+def _of_strangers(out_of_fold: Sequence[OutOfFold], images: ImageSet) -> float:
+    """Return the measure of fold models on people's images, each person's by the model that never saw them."""
+    logits: dict[int, np.ndarray] = {}
+    for fold in out_of_fold:
+        rows = torch.isin(images.identities, fold.identities).nonzero()[:, 0]
+        if len(rows):
+            answers = score_images(fold.load(), images.subset(rows))["logits"]
+            logits |= dict(zip(rows.tolist(), answers, strict=True))
+    return measure(images.task.kind, np.stack([logits[row] for row in range(len(images))]), images.labels.cpu().numpy())
 
 
 def _measure(model: nn.Module, images: ImageSet) -> float:

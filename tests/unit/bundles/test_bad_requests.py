@@ -95,7 +95,8 @@ def _methods() -> dict[str, Any]:
     params = {
         kind: {k: v for k, v in method(kind).items() if k != "kind"} for kind in ("jit", "scrub", "identity_edits")
     }
-    return {kind: {"kind": kind, "params": values} for kind, values in params.items()}
+    made: dict[str, Any] = {kind: {"kind": kind, "params": values} for kind, values in params.items()}
+    return made | {"turns": {"of": "jit", "in_turn": 1}}
 
 
 OWN = ["--weights", "w.safetensors", "--model", "test_resnet", "--images", "photos"]
@@ -218,6 +219,9 @@ CASES: dict[str, Bad] = {
         pack("--dataset", "dmeo", "--seed", "0", kind="jit"),
         "c.yaml: dataset 'dmeo' is not in it; it has: demo",
         demo_config,
+    ),
+    "a method in turn": Bad(
+        pack(*OWN, kind="turns"), "turns is jit, in turn. Pack jit, and forget people one after the other", methods_only
     ),
     "a method that needs the data": Bad(
         pack("--dataset", "demo", "--seed", "0", kind="scrub"), "scrub needs the training data to unlearn", demo_config

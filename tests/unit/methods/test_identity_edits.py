@@ -279,18 +279,18 @@ def test_of_fold_models_those_are_left_that_were_not_trained_on_who_asked() -> N
     assert left(2, 3, 4, 5) == (set(), [], [])  # 10 and 11 are in two folds: each model knows one of them
 
 
-def test_the_relative_step_is_that_of_the_layers_output_on_the_training_images() -> None:
+def test_the_relative_step_is_that_of_the_sum_behind_the_layer_on_the_training_images() -> None:
     result = dataclasses.replace(METHOD, ridge=1e-6).unlearn(
         network(0), ask(3, 4), precomputed(dataclasses.replace(METHOD, ridge=1e-6)), seed=0
     )
     name = "layer4.0.conv2"
-    z, _ = flow(network(0), TRAIN.pixels, "layer4.0")
+    z, h = flow(network(0), TRAIN.pixels, "layer4.0")
     norm = network(0).get_submodule("layer4.0.bn2")
     scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
     before, after = (
         scale[:, None] * model.get_submodule(name).weight.detach().flatten(1) for model in (network(0), result.model)
     )
-    wanted = ((after - before) @ z.flatten(0, 1).T).norm() / (before @ z.flatten(0, 1).T).norm()
+    wanted = ((after - before) @ z.flatten(0, 1).T).norm() / h.norm()
     assert result.diagnostics["relative_step"] == pytest.approx(float(wanted), rel=1e-3)
 
 
@@ -339,21 +339,24 @@ def test_nothing_is_edited_where_the_model_knows_no_more_than_one_without_the_pe
     assert not artefact.tensors["layer4.0.conv2/changes"].any()
 
 
-def test_all_people_share_the_mean_of_their_scales() -> None:
-    plain, own, shared = (
-        precomputed(dataclasses.replace(METHOD, calibrate=kind)) for kind in ("none", "person", "shared")
+def test_halfway_is_between_the_own_scale_and_the_mean_of_all() -> None:
+    plain, own, halfway = (
+        precomputed(dataclasses.replace(METHOD, calibrate=kind)) for kind in ("none", "person", "halfway")
     )
     name = "layer4.0.conv2/changes"
     scales = [
         float((own.tensors[name][rows] / plain.tensors[name][rows]).median()) for rows in torch.arange(96).split(12)
     ]
     assert len({round(scale, 3) for scale in scales}) > 1
-    torch.testing.assert_close(shared.tensors[name], sum(scales) / 8 * plain.tensors[name], rtol=1e-4, atol=1e-6)
-    assert shared.metadata["mean_gain"] == pytest.approx(sum(scales) / 8, rel=1e-4)
+    mean = sum(scales) / 8
+    for rows, scale in zip(torch.arange(96).split(12), scales, strict=True):
+        wanted = (scale + mean) / 2 * plain.tensors[name][rows]
+        torch.testing.assert_close(halfway.tensors[name][rows], wanted, rtol=1e-4, atol=1e-6)
+    assert halfway.metadata["mean_gain"] == pytest.approx(mean, rel=1e-4)
 
 
 def test_a_killed_precompute_goes_on_after_the_last_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = dataclasses.replace(METHOD, calibrate="shared")
+    method = dataclasses.replace(METHOD, calibrate="halfway")
     straight, asked, real = precomputed(method), list[int](), _Precompute.edits_of
     monkeypatch.setattr(resume_module, "_SHARE", 1e9)  # a state after every person
 

@@ -20,6 +20,7 @@ from tests.unit.methods.direct import (
 from torch import Tensor, nn
 
 from oneshui.errors import ConfigError
+from oneshui.methods import jit
 from oneshui.methods.jit import JiT
 from oneshui.sets import Support
 from oneshui.tasks import Task
@@ -56,6 +57,18 @@ def direct_jit(model: nn.Module, images: Tensor, method: JiT, seed: int) -> tupl
                 parameter.copy_(parameter - method.lr * gradient)
         losses.append(float(loss.detach()))
     return model, losses
+
+
+def test_copies_that_are_shown_at_once_count_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, support = make_net("vit", TASKS["classification"]), support_of(TASKS["classification"])
+    seen: list[int] = []
+    model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    monkeypatch.setattr(jit, "_copies_at_once", lambda images: 2)
+    found = METHOD.unlearn(model, support, None, seed=3)
+    assert seen == [5, 10, 5]  # the photos; two copies of each, and one
+    wanted, (loss,) = direct_jit(model, support.images, METHOD, 3)
+    assert found.diagnostics["slope"] == pytest.approx(loss, rel=1e-9)
+    assert_moved_alike(weights(model), found.model, wanted)
 
 
 @pytest.mark.parametrize("batch_size", [64, 2])

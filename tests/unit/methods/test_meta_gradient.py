@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oneshui.methods import outer as outer_module
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ScrubOuter, ValidationReference, validation_reference
@@ -66,6 +67,15 @@ class Case:
                 n_outputs=self.task.n_outputs, n_features=self.model.num_features, n_identities=6,
                 inputs=method.inputs, hidden=method.hidden, dropout=method.dropout,
             ).double()  # fmt: skip
+
+    def single(self) -> None:
+        """Go on in float32, which autocast lowers; it leaves float64 alone."""
+        self.model.float(), self.meta_loss.float()
+        self.forget, self.val, self.retain = (
+            dataclasses.replace(each, pixels=each.pixels.float()) for each in (self.forget, self.val, self.retain)
+        )
+        support = self.support
+        self.support = SupportBatch(support.images.float(), support.targets.float(), support.rows)
 
     def ours(self) -> tuple[float, Tensor]:
         """Return A and dA/dphi as the package computes them."""
@@ -253,3 +263,22 @@ def test_inner_step_reports_its_size() -> None:
     assert step.gradient_norm == pytest.approx(moved / METHOD.inner_lr, rel=1e-9)
     assert step.relative_step == pytest.approx(moved / float(before.norm()), rel=1e-9)
     assert step.relative_step > 1e-4
+
+
+@pytest.mark.parametrize("outer_loss", ["equation_6", "scrub"])
+def test_outer_passes_in_bf16_keep_the_direction_of_the_meta_gradient(
+    monkeypatch: pytest.MonkeyPatch, outer_loss: str
+) -> None:
+    exact = Case("vit", "multilabel", dataclasses.replace(METHOD, outer_loss=outer_loss))
+    lower = Case("vit", "multilabel", dataclasses.replace(exact.method, outer_precision="bf16"))
+    wanted, ignored = exact.ours()[1], lower.ours()[1]
+    assert torch.equal(ignored, wanted)  # the CPU computes in the precision of the weights
+    for case in (exact, lower):
+        case.single()
+    wanted = exact.ours()[1]
+    monkeypatch.setattr(outer_module, "LOWERED", ("cpu",))
+    found = lower.ours()[1]
+    assert found.dtype == torch.float32
+    # its length follows the difference of two losses, which is small beside their rounding
+    assert float((found - wanted).norm() / wanted.norm()) > 1e-4
+    assert float(F.cosine_similarity(found, wanted, dim=0)) > 0.99

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.unit.methods.direct import TASKS, assert_moved_alike, direct_kl, direct_loss, inputs_of, weights
+from tests.unit.recording import record_on_the_cpu
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -223,6 +224,20 @@ def test_meta_training_is_the_plain_loop(kind: str, outer_loss: str, dropout: fl
     found, start = new_meta_loss(method, train.task), weights(new_meta_loss(method, train.task))
     found.load_state_dict(phi)
     assert_moved_alike(start, found, direct_training(method, model, train, val))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_meta_training_with_replays_is_the_plain_loop(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Batches are filled up to one shape, whose passes a GPU replays; what fills them up counts for nothing."""
+    model, train, val = make_data(kind)
+    recordings, method = record_on_the_cpu(monkeypatch), dataclasses.replace(METHOD, micro_batch=3)
+    artefact = method.precompute(model, train, val, seed=SEED)
+    found, start = new_meta_loss(METHOD, train.task), weights(new_meta_loss(METHOD, train.task))
+    found.load_state_dict({name: artefact.tensors[f"phi.{name}"] for name in start})
+    assert len(recordings) == 5  # answers on photos, J^T g, forget images, validation images, J v
+    assert all(each.replays for each in recordings)
+    assert sorted({len(each.inputs[0]) for each in recordings}) == [METHOD.simulated_n, 3]
+    assert_moved_alike(start, found, direct_training(METHOD, model, train, val))
 
 
 @pytest.mark.parametrize("outer_loss", ["equation_6", "scrub"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tests.unit.methods.direct import NETS, TASKS, make_net, make_set
+from tests.unit.recording import record_on_the_cpu
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,6 +63,15 @@ def test_fisher_is_the_mean_of_squared_image_gradients(net: str, kind: str, micr
     artefact = method.precompute(model, train, train, seed=0)
     assert_same(artefact.tensors, plain_fisher(model, train.pixels, train.labels, kind))
     assert artefact.metadata == {"images": 7}
+
+
+def test_fisher_with_replays_is_the_mean_of_squared_image_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TASKS["multilabel"]
+    model, train = make_net("vit", task), make_set(11, task, 1)
+    recordings = record_on_the_cpu(monkeypatch)
+    found = dataclasses.replace(METHOD, micro_batch=2).precompute(model, train, train, seed=0)
+    assert [each.replays for each in recordings] == [2]  # of five pairs; the last image is alone
+    assert_same(found.tensors, plain_fisher(model, train.pixels, train.labels, "multilabel"))
 
 
 def test_batch_fisher_squares_the_gradient_of_each_batch_mean() -> None:

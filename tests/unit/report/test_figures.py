@@ -22,6 +22,7 @@ from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.report.figures import KINDS, draw
 from oneshui.report.figures.bars import table_bars
 from oneshui.report.figures.save import save_figure, svg_of
+from oneshui.report.figures.sweep import sweep
 from oneshui.report.figures.tow import tow_gains
 from oneshui.report.figures.training import read_history, training_curves
 from oneshui.report.style import (
@@ -382,3 +383,51 @@ def test_bars_draw_the_blocks_of_the_figure_with_the_labels_of_the_table(tmp_pat
     assert "Ours" in [text.get_text() for text in figure.axes[1].get_yticklabels()]
     with pytest.raises(DataError, match="no rows"):
         draw(inputs, name="figure", spec={**spec, "blocks": [{"dataset": "toy", "n": 3}]}, rows=[], seeds=[0])
+
+
+# ---- sweeps
+
+
+def swept(*settings: tuple[str, int]) -> pd.DataFrame:
+    frame = table(settings or (("mufac", 1), ("mufac", 5), ("toy", 10)))
+    place = np.arange(len(frame), dtype=float)
+    return frame.assign(
+        refit_forget_mean=50 + place, refit_forget_std=2.0, kl_to_retrained_mean=np.nan, kl_to_retrained_std=np.nan,
+        artefact_floats_per_person=np.where(frame["method"].isin(["ssd", "own_method"]), 10.0 ** (place + 1), np.nan),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("along", ["people", "gap"])
+def test_a_sweep_has_a_point_for_every_mean_of_the_table(along: str) -> None:
+    frame = swept()
+    figure, points = sweep(frame, along)
+    forget = frame.pivot(index=["dataset", "n"], columns="method", values="forget_mean")
+    for quantity, count in (("tow", 9), ("refit_forget", 12)):  # the retrained model has no ToW
+        own = points[points["quantity"] == quantity]
+        assert len(own) == count
+        for point in own.itertuples():
+            row = frame[(frame["dataset"] == point.dataset) & (frame["n"] == point.n)]
+            row = row[row["method"] == point.method].iloc[0]
+            assert (point.value, point.std) == (row[f"{quantity}_mean"], row[f"{quantity}_std"])
+            gap = forget.loc[(point.dataset, point.n), "pretrain"] - forget.loc[(point.dataset, point.n), "retrain"]
+            assert point.x == (point.n if along == "people" else gap)
+    assert [axes.get_title("left") for axes in figure.axes] == ["ToW (%)", "Linear probe on forget images (%)"]
+
+
+def test_trained_models_are_level_lines_where_one_setting_is_shown() -> None:
+    frame = swept(("mufac", 10))
+    figure, points = sweep(frame, "kept")
+    kept = points[(points["quantity"] == "tow") & points["x"].notna()]
+    assert dict(zip(kept["method"], kept["x"], strict=True)) == {"ssd": 1e3, "own_method": 1e4}
+    level = [line.get_ydata() for line in figure.axes[0].lines if list(line.get_xdata()) == [0, 1]]
+    assert [list(map(float, each)) for each in level] == [[frame.loc[0, "tow_mean"]] * 2]
+    _, points = sweep(frame, "compared")
+    side_by_side = points[(points["quantity"] == "tow") & points["x"].notna()]
+    assert dict(zip(side_by_side["method"], side_by_side["x"], strict=True)) == {"ssd": 0.0, "own_method": 1.0}
+
+
+def test_a_figure_of_one_setting_refuses_several() -> None:
+    with pytest.raises(DataError, match=r"kind kept shows one setting; the table has 3\. Name one"):
+        sweep(swept(), "kept")
+    with pytest.raises(DataError, match="no method of this table says how much it keeps"):
+        sweep(swept(("toy", 1)).assign(artefact_floats_per_person=np.nan), "kept")

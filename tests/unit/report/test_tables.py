@@ -293,6 +293,18 @@ def test_latex_marks_best_and_second_best_among_methods_without_data() -> None:
     assert r"Retrained model & $85.0{\pm}1.0$ & $50.0{\pm}0.0$ & $80.0{\pm}0.0$ & -- & -- & -- & -- \\" in text
 
 
+def test_what_is_kept_is_printed_where_it_is_known() -> None:
+    metrics = metric_table()
+    seconds = metrics[metrics["metric"] == "seconds"]
+    sizes = {"artefact_mb": 12.5, "artefact_floats_per_person": 62314.5}
+    more = [seconds.assign(metric=name, value=value) for name, value in sizes.items()]
+    table = built(pd.concat([metrics, *more]))
+    row = table.set_index("method").loc["pgu"]
+    assert (row["artefact_mb"], row["artefact_floats_per_person"]) == (12.5, 62314.5)
+    assert r"& $12.5$ MB, $62.3$ thousand numbers a person \\" in to_latex(table, SPEC, seeds=SEEDS)
+    assert r"& $12.5$ MB \\" in to_latex(built(pd.concat([metrics, more[0]])), SPEC, seeds=SEEDS)
+
+
 def test_costs_are_means_over_seeds_and_missing_where_a_seed_lacks_them() -> None:
     row = built().set_index("method").loc["pgu"]
     assert (row["precompute_s"], row["precompute_peak_mb"], row["unlearn_s"], row["unlearn_peak_mb"]) == (

@@ -127,6 +127,7 @@ def test_the_retrained_model_has_no_tow(run: Run) -> None:
 def test_health_and_costs_of_the_model_become_rows(run: Run) -> None:
     health = {"saturated": True, "blown_up": False, "relative_step": 0.25, "note": "text", "undefined": float("nan")}
     costs = {"seconds": 12.5, "peak_mb": 700.0, "precompute_seconds": 80.0, "precompute_peak_mb": 900.0}
+    costs |= {"artefact_mb": 12.5, "artefact_floats_per_person": 8.5}
     run.write_scores("model", right(), health=health, **costs)
     values, _, meta = run.compute()
     extra = {metric: value for (split, metric), value in values.items() if split == "all"}

@@ -1,6 +1,7 @@
 """Choosing hyper-parameters on simulated requests: what is looked at, and how combinations are scored and ranked."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from oneshui.data.splits import fold_of
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.ssd import SSD
-from oneshui.models import ModelSpec, build_model, save_model
-from oneshui.runs import DataFiles
+from oneshui.models import ModelSpec, build_model, load_model, save_model
+from oneshui.runs import DataFiles, Model
 from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
+from oneshui.seeds import stream
 from oneshui.sets import ImageSet, Support
+from oneshui.stages.images import open_trained
 from oneshui.stages.select_hyperparameters import select_hyperparameters
 from oneshui.stages.split_identities import split_identities
-from oneshui.stages.try_hyperparameters import try_hyperparameters
+from oneshui.stages.try_hyperparameters import _simulate, try_hyperparameters
 from oneshui.tasks import Task
 
 CPU = torch.device("cpu")
@@ -60,14 +64,31 @@ class Run:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    @property
+    def data(self) -> DataFiles:
+        return DataFiles(*(self.path(name) for name in ("index.parquet", "images.npy", "splits.parquet")))
+
     def ids(self, role: str) -> set[int]:
         return set(self.splits.loc[self.splits["role"] == role, "image_id"])
 
-    def try_(self, grid: dict[str, Any], n: int = 2, output: str = "trials.csv") -> pd.DataFrame:
-        data = DataFiles(*(self.path(name) for name in ("index.parquet", "images.npy", "splits.parquet")))
+    def train_folds(self) -> list[Path]:
+        """Write two untrained fold models that answer otherwise than the model does."""
+        paths = [self.path(f"fold{fold}.safetensors") for fold in range(2)]
+        _, meta = read_table(self.path("splits.parquet"), SPLITS)
+        for fold, path in enumerate(paths):
+            model = load_model(self.path("model.safetensors"), CPU)
+            model.model.fc.bias.data += torch.eye(3)[fold] * 9  # always another class
+            header = {**Model.of_fold(fold, 2).header, "splits": meta["content"], "seed": 0}
+            save_model(path, model.model, model.spec, header)
+        return paths
+
+    def try_(
+        self, grid: dict[str, Any], n: int = 2, output: str = "trials.csv", folds: Sequence[Path] = (),
+        spec: Mapping[str, Any] = SPEC,
+    ) -> pd.DataFrame:  # fmt: skip
         try_hyperparameters(
-            self.path("model.safetensors"), data, self.path(output), run=Which("toy", n, 0), spec=SPEC, grid=grid,
-            n_requests=N_REQUESTS, device=CPU,
+            self.path("model.safetensors"), self.data, self.path(output), run=Which("toy", n, 0), spec=spec, grid=grid,
+            n_requests=N_REQUESTS, device=CPU, fold_paths=folds,
         )  # fmt: skip
         return pd.read_csv(self.path(output))
 
@@ -175,6 +196,30 @@ def test_scores_by_hand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (harsh["retain"] != nothing["retain"]).all() and (harsh["val"] != nothing["val"]).all()
     columns = ["score", "retain", "forget", "val"]
     pd.testing.assert_frame_equal(idle[columns], nothing[columns])
+
+
+def test_fold_models_say_what_should_be_left_of_people(run: Run) -> None:
+    frame = run.try_({}, n=1, folds=run.train_folds(), spec={"kind": "fold_model", "folds": 2})
+    frame = frame.set_index("request")
+    nothing, served = frame[:N_REQUESTS], frame[N_REQUESTS:]
+    assert (served["forget"] != nothing["val"]).any()
+    # the fold model of one person is itself what their answers are compared with
+    wanted = (1 - (served["retain"] - nothing["retain"]).abs()) * (1 - (served["val"] - nothing["val"]).abs())
+    np.testing.assert_allclose(served["score"], wanted, rtol=1e-12)
+    np.testing.assert_allclose(nothing["score"], 1 - (nothing["forget"] - served["forget"]).abs(), rtol=1e-12)
+
+
+def test_people_of_several_folds_are_each_compared_with_their_own(run: Run) -> None:
+    frame = run.try_({}, n=8, folds=run.train_folds(), spec={"kind": "fold_model", "folds": 2})
+    _, images = open_trained(run.path("model.safetensors"), run.data, CPU)
+    labels = run.splits.merge(read_table(run.path("index.parquet"), INDEX)[0][["image_id", "label"]], on="image_id")
+    for number, row in frame[:N_REQUESTS].iterrows():
+        trial = _simulate(images, 8, stream("select", "toy", 8, 0, int(number)))
+        mine = labels[labels["image_id"].isin(trial.forget.image_ids.tolist())]
+        first = mine["identity"].isin(fold_of(run.splits, 0, 2, dataset="toy", seed=0))
+        assert 0 < first.sum() < len(mine)
+        strangers = (mine["label"] == np.where(first, 0, 1)).mean()
+        np.testing.assert_allclose(row["score"], 1 - abs(row["forget"] - strangers), rtol=1e-12)
 
 
 def test_destroyed_model_scores_nothing_and_others_are_tried(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

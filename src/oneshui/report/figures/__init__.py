@@ -38,6 +38,10 @@ KINDS = {
     "roc": Kind("roc", ("attacks",), "ROC curves of the attack, of a table with `privacy: true`"),
     "hardness": Kind("identities", ("table", "identities"), "the paper's figure 4"),
     "harm": Kind("identities", ("table", "identities"), "the paper's figure 5"),
+    "people": Kind("sweep", ("table",), "ToW, linear probe and KL by the number of people who ask"),
+    "kept": Kind("sweep", ("table",), "the same of one setting, by what methods keep of a person"),
+    "gap": Kind("sweep", ("table",), "the same by what the original model knows of forget images beyond the retrained"),
+    "compared": Kind("sweep", ("table",), "the same of one setting, methods side by side"),
 }
 
 

@@ -1,0 +1,120 @@
+"""One person asks: what is noise of their few photos, and what is the method?
+
+    python -m benchmarks.one_person config/mufac_edits.yaml mufac_edits --methods edits fold_model
+
+reads a finished run of that configuration. The first N people of each seed ask one by one. Each is compared on their
+own training images with the retrained model of all N, which never saw them either. The second retrained model of the
+same N people shows what noise does to so few photos: it differs from the first by chance alone.
+
+Columns, means over people: F, accuracy or mAP on the person's images; F minus that of the retrained model with the 95%
+interval by Student's t over people: what the method does wrong; |F minus ...|: that and the noise; ToW for a request of
+one (R and T on the retain and test images of the request of N); KL to the retrained model on the person's images.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from benchmarks.finished_run import FinishedRun, arguments, finished_runs
+from scipy.stats import t as student
+from torch import nn
+
+from oneshui.methods import make_method
+from oneshui.metrics.divergence import mean_kl
+from oneshui.metrics.measure import measure
+from oneshui.metrics.roles import metric_rows
+from oneshui.metrics.tow import tug_of_war
+from oneshui.runs import RETRAINED, SECOND_RETRAINED
+from oneshui.scoring import score_images
+from oneshui.sets import ImageSet, Support
+
+
+class Person:
+    """One of those who ask, with what the retrained model answers.
+
+    Args:
+        seed: that they are of.
+        images: of the person, retain and test.
+        retrained: the model that others are compared with.
+    """
+
+    def __init__(self, seed: FinishedRun, identity: int, images: dict[str, ImageSet], retrained: dict[str, np.ndarray]):
+        self.seed, self.identity, self.images, self.retrained = seed, identity, images, retrained
+
+    def row(self, name: str, answers: dict[str, np.ndarray]) -> dict[str, object]:
+        """Return what is measured of a model."""
+        kind = self.seed.images.everything.task.kind
+        own, theirs = (
+            {split: measure(kind, logits[split], self.images[split].labels.numpy()) for split in self.images}
+            for logits in (answers, self.retrained)
+        )
+        kl = mean_kl(self.retrained["forget"], answers["forget"], task=kind)
+        return {
+            "model": name, "seed": self.seed.run.seed, "identity": self.identity, "photos": len(self.images["forget"]),
+            "forget": own["forget"], "difference": own["forget"] - theirs["forget"], "tow": tug_of_war(own, theirs),
+            "kl": kl,
+        }  # fmt: skip
+
+
+def logits_of(model: nn.Module, images: dict[str, ImageSet]) -> dict[str, np.ndarray]:
+    """Return a model's logits by split."""
+    return {split: np.stack(score_images(model, each)["logits"].to_list()) for split, each in images.items()}
+
+
+def rows_of(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:
+    """Return the rows of all people of a seed."""
+    assert seed.run.n is not None
+    ids = metric_rows(seed.images.splits, seed.run.n)
+    shared = {split: seed.images.take(ids[split]) for split in ("retain", "test")}
+    trained = {
+        "original": seed.model, "retrained": seed.trained(RETRAINED), "second retrained": seed.trained(SECOND_RETRAINED)
+    }  # fmt: skip
+    of_all = {name: logits_of(model, shared) for name, model in trained.items()}
+    kept = {name: seed.kept(name) for name in methods}
+    train, rows = seed.images.training_set(None), []
+    for identity in seed.ranked[: seed.run.n]:
+        own = {"forget": train.subset(train.identities == identity)}
+        images = {**shared, **own}
+        answers = {name: {**of_all[name], **logits_of(model, own)} for name, model in trained.items()}
+        person = Person(seed, identity, images, answers["retrained"])
+        photo = Support(own["forget"].images(torch.zeros(1, dtype=torch.int64)), own["forget"].labels[:1],
+                        torch.tensor([identity]), train.task)  # fmt: skip
+        for name, (spec, artefact) in kept.items():
+            answers[name] = logits_of(make_method(spec).unlearn(seed.model, photo, artefact, seed=0).model, images)
+        rows += [person.row(name, each) for name, each in answers.items()]
+    return rows
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Return the table as Markdown; percent but KL, which is in nats."""
+    people = rows.groupby(["seed", "identity"]).ngroups
+    lines = [
+        f"{people} people of {rows['seed'].nunique()} seeds, {rows['photos'].mean():.1f} photos each on average.", "",
+        "| model | F | F minus retrained | mean of its size | ToW | KL |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, own in rows.groupby("model", sort=False):
+        half = float(student.ppf(0.975, len(own) - 1)) * own["difference"].std(ddof=1) / len(own) ** 0.5
+        mean = own["difference"].mean()
+        cells = [
+            f"{100 * own['forget'].mean():.1f}",
+            f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]",
+            f"{100 * own['difference'].abs().mean():.1f}", f"{100 * own['tow'].mean():.1f}", f"{own['kl'].mean():.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table; ``--csv`` writes a row for each person and model, too."""
+    parser = arguments("One person asks: noise of few photos, and the method.")
+    parser.add_argument("--people", type=int, default=10, help="N: there must be retrained models of so many")
+    parser.add_argument("--methods", nargs="+", default=["edits", "fold_model"])
+    parser.add_argument("--csv")
+    given = parser.parse_args()
+    rows = pd.DataFrame([row for seed in finished_runs(given, given.people) for row in rows_of(seed, given.methods)])
+    if given.csv:
+        rows.to_csv(given.csv, index=False)
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()

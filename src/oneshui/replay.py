@@ -1,0 +1,116 @@
+"""Computations of fixed shapes without the host in their way: a GPU records one as a CUDA graph, then replays it.
+
+At a batch of 32 a GPU computes a training step faster than the host can launch its kernels one by one. A replay
+launches all of them at once.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneshui.log import logger
+
+Computation = Callable[..., tuple[Tensor, ...]]
+
+#: devices that record. A CUDA graph has run in no measurement yet, so it is asked for: ``ONESHUI_CUDA_GRAPHS=1``
+RECORDING: tuple[str, ...] = ("cuda",) if os.environ.get("ONESHUI_CUDA_GRAPHS") == "1" else ()
+#: calls of one shape before it is recorded: libraries choose their algorithms, optimisers make their moments
+WARM_UP = 3
+
+
+class Replayed:
+    """A computation that a recording device replays from the fourth call of one shape on. Others just call it.
+
+    Every call computes once: the first ones as they are, and recording computes nothing. So what the computation
+    changes in place (weights, moments, statistics of batches) and draws from torch's own generator ends where plain
+    calls end, to rounding. The first shape that came often enough is replayed; others are computed as they are.
+
+    Args:
+        computation: from tensors to tensors, all on ``device``. It must not wait for the device, and everything else
+            that it reads must stay where it is in memory. Where it cannot be recorded, the log says so once and every
+            call is plain.
+        device: of the tensors.
+    """
+
+    def __init__(self, computation: Computation, device: torch.device) -> None:
+        self._computation, self._device = computation, device
+        self._calls: dict[Any, int] = {}
+        self._shapes: Any = None
+        self._recording: _Recording | None = None
+        self._stream: torch.cuda.Stream | None = None
+        self._plain = device.type not in RECORDING
+
+    @property
+    def records(self) -> bool:
+        """Whether calls of one shape are replayed, or will be: then one shape is worth more than fewer images."""
+        return not self._plain
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what the computation makes of ``inputs``; the tensors are the caller's."""
+        if self._plain:
+            return self._computation(*inputs)
+        shapes = tuple((each.shape, each.dtype) for each in inputs)
+        if self._recording is None:
+            calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
+            if calls <= WARM_UP:
+                return self._beside(inputs)
+            self._shapes, self._recording = shapes, _record(self._computation, inputs, self._device)
+            self._plain = self._recording is None
+        if self._recording is not None and shapes == self._shapes:
+            return self._recording.replay(inputs)
+        return self._computation(*inputs)
+
+    def _beside(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute as CUDA wants it before a recording: on another stream than the present one."""
+        if self._device.type != "cuda":
+            return self._computation(*inputs)
+        present = torch.cuda.current_stream()
+        self._stream = self._stream or torch.cuda.Stream()
+        self._stream.wait_stream(present)
+        with torch.cuda.stream(self._stream):
+            outputs = self._computation(*inputs)
+        present.wait_stream(self._stream)
+        return outputs
+
+
+class _Recording:
+    """Tensors that stay where they are, and the graph that computes the outputs from the inputs."""
+
+    def __init__(self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph) -> None:
+        self._inputs, self._graph = [each.clone() for each in inputs], graph
+        with torch.cuda.graph(graph):
+            self._outputs = computation(*self._inputs)
+
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return tuple(each.clone() for each in self._outputs)
+
+
+#: graphs whose recording failed: torch's allocator may still ask them which memory is theirs
+_broken: list[torch.cuda.CUDAGraph] = []
+
+
+def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.device) -> _Recording | None:
+    """Return the recording, or None where the computation cannot be recorded: then nothing was computed.
+
+    After one failure a process records nothing any more.
+    """
+    if _broken:
+        return None
+    generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
+    try:
+        # a recording that fails may leave its own stream as the present one
+        with torch.cuda.stream(torch.cuda.current_stream()):
+            return _Recording(computation, inputs, graph)
+    except RuntimeError as error:
+        _broken.append(graph)
+        generator.graphsafe_set_state(before)  # it may still believe that it is being recorded
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        logger.info("not recorded as a CUDA graph, so the host launches every kernel: %s", said)
+        return None

@@ -1,0 +1,39 @@
+"""The fold models of a run; shared by the stages that make artefacts with them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from oneshui.data.splits import fold_of
+from oneshui.errors import CheckpointError
+from oneshui.files import read_header
+from oneshui.methods.base import OutOfFold
+from oneshui.models import load_model
+from oneshui.runs import Model, Run
+from oneshui.stages.images import RunImages
+
+
+def open_folds(paths: Sequence[Path], images: RunImages, run: Run, device: torch.device) -> list[OutOfFold]:
+    """Return fold models that are read when they are needed.
+
+    Args:
+        paths: of all fold models of a seed, in the order of their folds.
+        images: of the run.
+        run: dataset and seed.
+        device: that the models are read to.
+
+    Raises:
+        CheckpointError: a file is not that fold model, or was trained on other splits.
+    """
+    return [_open(path, fold, len(paths), images, run, device) for fold, path in enumerate(paths)]
+
+
+def _open(path: Path, fold: int, folds: int, images: RunImages, run: Run, device: torch.device) -> OutOfFold:
+    wanted = {**Model.of_fold(fold, folds).header, **images.bound_to, "seed": run.seed}
+    header = read_header(path)
+    found = {key: header.get(key) for key in wanted}
+    if found != wanted:
+        raise CheckpointError(f"{path} is not the fold model that is needed: it has {found}, needed: {wanted}")
+    people = fold_of(images.splits, fold, folds, dataset=run.dataset, seed=run.seed)
+    return OutOfFold(torch.from_numpy(people), lambda: load_model(path, device).model)
