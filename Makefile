@@ -69,4 +69,4 @@ benchmarks: .venv/ready
 
 # pins for Python 3.11 to 3.13 and every platform, with hashes
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --extra slurm --generate-hashes --no-header --quiet --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --extra slurm --extra workflow --generate-hashes --no-header --quiet --output-file requirements.lock pyproject.toml

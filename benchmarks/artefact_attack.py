@@ -17,6 +17,9 @@ A linear probe on the artefact: the class that most images of a person have, fro
 changes, by ridge regression, five-fold cross-validation over people; beside it the share of the largest class.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from benchmarks.finished_run import FinishedRun, arguments, finished_runs
@@ -26,9 +29,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from oneshui.methods.base import Artefact
+from oneshui.methods import make_method
+from oneshui.methods.base import Artefact, without
 from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
-from oneshui.methods.identity_edits import without
 from oneshui.metrics.roc import auc
 from oneshui.sets import ImageSet
 
@@ -72,9 +75,9 @@ class Attacker:
         return best
 
 
-def measured(seed: FinishedRun, artefact: Artefact, blocks: int) -> dict[str, float]:
+def measured(seed: FinishedRun, artefact: Artefact, spec: Mapping[str, Any]) -> dict[str, float]:
     """Return what an attacker reaches, by column, in percent."""
-    splits, attacker = seed.images.splits, Attacker(seed, artefact, blocks)
+    splits, attacker = seed.images.splits, Attacker(seed, artefact, int(spec["blocks"]))
     train, test = seed.images.training_set(None), seed.images.role("test")
     test = test.subset(torch.arange(len(test))[:_MOST])
     reserved = splits[splits["is_support"] & (splits["role"] == "train")]
@@ -85,7 +88,7 @@ def measured(seed: FinishedRun, artefact: Artefact, blocks: int) -> dict[str, fl
     known = train.subset(torch.arange(len(train))[:: max(1, len(train) // _MOST)])
     z = {name: attacker.inputs(each) for name, each in
          {"trained": known, "new": new, "test": test, "asked": theirs}.items()}  # fmt: skip
-    rest = without(artefact, asked)
+    rest = without(make_method(spec), artefact, asked)
     match = {name: attacker.matches(each, artefact) for name, each in z.items()}
     identities = artefact.need("identities")
 
@@ -130,7 +133,7 @@ def main() -> None:
     for seed in finished_runs(given, 10):
         for name in given.methods:
             spec, artefact = seed.kept(name)
-            found[name].append(measured(seed, artefact, int(spec["blocks"])))
+            found[name].append(measured(seed, artefact, spec))
     heads = list(next(iter(found.values()))[0])
     print(f"{len(found[given.methods[0]])} seeds, percent.\n")
     print(f"| method | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")

@@ -15,6 +15,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from oneshui.bundles.bundle import FORMAT, Key, note_of
+from oneshui.bundles.receipt import read_receipt
 from oneshui.config import TrainSpec
 from oneshui.data.layouts import read_annotations
 from oneshui.data.pack import decode
@@ -238,6 +240,36 @@ def read_sidecar(path: Path) -> Any:
     return trainer(path)._restore()
 
 
+# ---- bundles
+
+SECRET = Key(bytes(range(32)))
+
+
+def bundle_note() -> bytes:
+    digest, model = (
+        "5" * 64,
+        {"architecture": "test_resnet", "task": {"kind": TASK.kind, "classes": list(TASK.classes)}},
+    )
+    return json.dumps(SECRET.sealed({
+        "format": FORMAT, "oneshui": "0.1.0", "versions": {"torch": "2"}, "source": {"dataset": "toy"}, "model": model,
+        "stored_px": STORED_PX, "method": "ssd", "spec": SSD, "seed": 7, "key": SECRET.fingerprint,
+        "people": {SECRET.person("p"): 0}, "served": 0,
+        "files": {"model.safetensors": digest, "artefact.safetensors": digest},
+    })).encode()  # fmt: skip
+
+
+def receipt() -> bytes:
+    answer = {"answer": "old", "sure_of_label": 0.5}
+    files = {"bundle.json": "6" * 64, "model.safetensors": "5" * 64}
+    return json.dumps(SECRET.sealed({
+        "format": FORMAT, "at": "2026-01-01T00:00:00+00:00", "seconds": 1.5, "isolation": "landlock", "method": "ssd",
+        "spec": SSD, "old": files, "new": files, "moved": 0.1, "people_before": 2, "people_after": 1,
+        "no_longer_served": 0, "stays": "", "outcome": "served", "meaning": "", "diagnostics": {"relative_step": 0.1},
+        "people": [{"person": SECRET.person("p"), "known": True, "label_from": "given", "label": "old",
+                    "before": answer, "after": answer, "numbers_removed": 0}],
+    })).encode()  # fmt: skip
+
+
 # ---- stores and configurations
 
 
@@ -301,6 +333,9 @@ READERS: dict[str, Reader] = {
     "resume state": Reader("model.safetensors.resume", sidecar, read_sidecar),
     "store": Reader("images.npy", store, read_store),
     "configuration": Reader("config.yaml", configuration, read_configuration),
+    "bundle": Reader("bundle.json", bundle_note, lambda path: note_of(path.parent)),
+    "receipt": Reader("receipt.json", receipt, read_receipt),
+    "key": Reader("bundle.key", lambda: f"{SECRET.secret.hex()}\n".encode(), Key.read),
 }
 
 

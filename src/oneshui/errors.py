@@ -5,6 +5,7 @@ OneShuiError
  |- DataError          a raw file, annotation row, image or table is missing or wrong
  |- CheckpointError    a model file is missing, damaged, or does not fit
  |- ArtefactError      an unlearning artefact is missing, or belongs to another model
+ |- BundleError        a bundle, key or receipt is missing, was changed, or cannot serve a request
  `- IsolationError     an unlearning process could open what it must not, or ended without a word
 
 Every message says what is wrong, where (file and row), what is allowed and what to do.
@@ -29,6 +30,10 @@ class CheckpointError(OneShuiError):
 
 class ArtefactError(OneShuiError):
     """An unlearning artefact is missing, or belongs to another model."""
+
+
+class BundleError(OneShuiError):
+    """A bundle, key or receipt is missing, was changed, or cannot serve a request."""
 
 
 class IsolationError(OneShuiError):

@@ -63,7 +63,7 @@ def run_isolated(
         function: ``module:name``.
         arguments: JSON-like; what the function gets beside the path to write to and the name of what held.
         readable: files that it may read, beside the Python environment and system libraries.
-        output: file that it makes.
+        output: file that it makes, or folder of files.
         withheld: files and folders that must turn out to be closed; they need not exist.
         modules: top-level modules outside the environment whose code it may import.
 
@@ -83,9 +83,16 @@ def run_isolated(
         if code:
             raise _error(private / "error.json", code)
         result = private / target.name
-        if result.is_symlink() or not result.is_file():
+        if not _plain(result):
             raise IsolationError(f"the isolated process ended without writing {target.name}; the log above may say why")
         os.replace(result, target)
+
+
+def _plain(path: Path) -> bool:
+    """Tell whether a result is a file, or a folder of files: a link would lead to what the process could not open."""
+    if path.is_dir() and not path.is_symlink():
+        return all(each.is_file() and not each.is_symlink() for each in path.iterdir())
+    return path.is_file() and not path.is_symlink()
 
 
 def _run_child(call: str, private: Path) -> int:

@@ -32,7 +32,7 @@ from tests.readers import (
 )
 
 from oneshui.data.text_tables import read_text
-from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError, OneShuiError
+from oneshui.errors import ArtefactError, BundleError, CheckpointError, ConfigError, DataError, OneShuiError
 from oneshui.models import ModelSpec, build_model, load_model, save_model
 from oneshui.yaml_files import read_yaml
 
@@ -449,8 +449,53 @@ CASES: dict[str, dict[str, tuple[Change, list[str]]]] = {
         "a note of numbers": (noted(b'{"pictures": 3}'), ["pictures = 3, allowed: text or null"]),
     },
 }
+
+
+def entry(**values: Any) -> Change:
+    """Change entries of a JSON file; None takes one out."""
+
+    def change(data: bytes) -> bytes:
+        note = {**json.loads(data), **values}
+        return json.dumps({name: value for name, value in note.items() if value is not None}).encode()
+
+    return change
+
+
+CASES |= {
+    "bundle": {
+        "no JSON": (given(b"people: {}"), ["cannot be read (", "Restore it from a copy"]),
+        "nothing": (given(b""), ["cannot be read ("]),
+        "a list": (given(b"[]"), ["[] in place of entries"]),
+        "a key twice": (given(b'{"format": 1, "format": 1}'), ["a key stands there twice"]),
+        "nested deeply": (given(b"[" * 100_000), ["cannot be read ("]),
+        "a later version": (entry(format=2, people=1), ["newer version (format 2, oneshui 0.1.0)", "Install"]),
+        "no people": (entry(people=None), ["has no people"]),
+        "people who are names": (entry(people={"Ann": 1}), ["people who are no hashes with numbers"]),
+        "people without numbers": (entry(people={"a" * 64: None}), ["people who are no hashes with numbers"]),
+        "a file elsewhere": (entry(files={"model.safetensors": "", "../x": ""}), ["allowed: model.safetensors, and"]),
+        "no weights": (entry(files={}), ["files = [], allowed: model.safetensors"]),
+        "no kind of method": (entry(spec={}), ["no kind of method or size of photos"]),
+        "a size that is none": (entry(stored_px=[8]), ["stored_px = [8], allowed: two sizes in px"]),
+        "no classes": (entry(model={"task": {"kind": "classification"}}), ["no classes"]),
+    },
+    "receipt": {
+        "no JSON": (given(b"<html>"), ["is not a receipt (", "Name the .json file"]),
+        "a list": (given(b"[]"), ["is not a receipt: it has [] in place of entries"]),
+        "a later version": (entry(format=9), ["newer version (format 9, "]),
+        "nobody": (entry(people=None), ["it has no people"]),
+        "people who are numbers": (entry(people=[1]), ["it has no people"]),
+        "a step that is text": (entry(moved="far"), ["moved = 'far', allowed: a number"]),
+        "no outcome": (entry(outcome=None), ["it has no outcome"]),
+    },
+    "key": {
+        "nothing": (given(b""), ["is not a key of bundles (it does not hold 64 hex digits)"]),
+        "another text": (given(b"secret"), ["it does not hold 64 hex digits"]),
+        "bytes": (given(bytes(range(128, 192))), ["it does not hold 64 hex digits"]),
+        "half a key": (cut(32), ["it does not hold 64 hex digits"]),
+    },
+}  # fmt: skip
 ERRORS = {"configuration": ConfigError, "initial weights": ConfigError, "model": CheckpointError,
-          "artefact": ArtefactError}  # fmt: skip
+          "artefact": ArtefactError, "bundle": BundleError, "receipt": BundleError, "key": BundleError}  # fmt: skip
 
 
 def torched(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -384,3 +384,25 @@ run_isolated("guest:go", dict(path="", given=""), readable=[], output={str(sandb
 def test_a_module_that_does_not_exist_is_an_error(sandbox: Sandbox) -> None:
     with pytest.raises(ConfigError, match="there is no module 'guest'"):
         sandbox.run()
+
+
+def test_a_folder_of_files_comes_back_and_one_with_a_link_does_not(sandbox: Sandbox) -> None:
+    """A link would have the parent open what the process could not."""
+    sandbox.write("""
+import os
+
+def go(path, given, output_path, isolation):
+    os.mkdir(output_path)
+    for name in ("a", "b"):
+        open(os.path.join(output_path, name), "w").write(name)
+
+def link(path, given, output_path, isolation):
+    go(path, given, output_path, isolation)
+    os.symlink(path, os.path.join(output_path, "c"))
+""")
+    sandbox.run()
+    assert {path.name: path.read_text() for path in sandbox.output.iterdir()} == {"a": "a", "b": "b"}
+    sandbox.output = sandbox.folder / "out/other"
+    with pytest.raises(IsolationError, match="without writing other"):
+        sandbox.run("guest:link")
+    assert not sandbox.output.exists() and not list(sandbox.output.parent.glob(".*"))

@@ -32,6 +32,8 @@ class Kind:
         folds: its artefact is made with fold models, as many as its hyper-parameter ``folds`` says. Then it has
             something for each training identity, leaves a model as it is for anybody else, and serves every request
             size.
+        stays: what its artefact holds of all training people together, which cannot be taken apart; for receipts.
+        unknown: what it does for somebody whom its artefact does not know, beside looking at photo and label.
 
     Raises:
         ConfigError: the cost is missing or does not fit what the method needs, or a parameter is not one of ``params``.
@@ -46,6 +48,8 @@ class Kind:
     artefact_params: tuple[str, ...] = ()
     network_params: tuple[str, ...] = ()
     folds: bool = False
+    stays: str = ""
+    unknown: str = ""
 
     def __post_init__(self) -> None:
         if self.needs not in NEEDS:
@@ -80,6 +84,7 @@ METHODS: dict[str, Kind] = {
             "folds", "blocks", "rank", "weight", "weight_earlier", "ridge", "calibrate", "max_positions",
         ),
         network_params=("blocks",), folds=True,
+        stays="in each edited layer, a sum over the inputs of all training images",
     ),
     "jit": Kind(
         target="oneshui.methods.jit:JiT", params=params.JiT, needs="nothing", label="JiT", colour="#009E73",
@@ -93,10 +98,13 @@ METHODS: dict[str, Kind] = {
             "terms", "accuracy_weight", "distance", "val_gradient", "frozen", "jvp", "outer_precision",
         ),
         network_params=("micro_batch", "jvp"),
+        stays="the meta-loss, which was trained on requests of all training people",
+        unknown="uses the mean entry of its table of people",
     ),
     "pgu": Kind(
         target="oneshui.methods.pgu:PGU", params=params.PGU, needs="artefact", label="PGU", colour="#56B4E9",
         cost=params.PGU_COST, network_params=("micro_batch",),
+        stays="in each layer, a sum over the inputs of all training images",
     ),
     "scrub": Kind(
         target="oneshui.methods.scrub:SCRUB", params=params.SCRUB, needs="data", label="SCRUB", colour="#0072B2",
@@ -105,6 +113,7 @@ METHODS: dict[str, Kind] = {
     "ssd": Kind(
         target="oneshui.methods.ssd:SSD", params=params.SSD, needs="artefact", label="SSD", colour="#E69F00",
         cost=params.SSD_COST, artefact_params=("fisher", "batch_size"), network_params=("fisher", "micro_batch"),
+        stays="a sum over the squared gradients of all training images",
     ),
 }  # fmt: skip
 

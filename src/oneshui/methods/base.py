@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,37 @@ class FoldMethod(Protocol):
 
 #: a newly initialised network of the model's architecture, from a seed
 Rebuild = Callable[[int], nn.Module]
+
+
+@runtime_checkable
+class KeepsPeople(Protocol):
+    """A method whose artefact holds something of each training person, by their place in its tensor ``identities``.
+
+    Methods without these two functions must keep nothing of single people: sums over all of them at most.
+    """
+
+    def of_people(self, artefact: Artefact, rows: Tensor) -> Artefact:
+        """Return what is left for the people at ``rows`` (int64, CPU) of ``identities``, in that order.
+
+        Whatever tells of the others goes. Those whom the method cannot take out without it go as well.
+        """
+
+    def numbers_of_people(self, artefact: Artefact) -> Tensor:
+        """Return how many numbers the artefact holds of each person alone, (I,) int64 on the CPU."""
+
+
+def without(method: Any, artefact: Artefact, identities: Tensor) -> Artefact:
+    """Return an artefact without what its method keeps of some people alone; what it keeps of all together stays.
+
+    Args:
+        method: that made it.
+        artefact: what it keeps.
+        identities: (N,) int64 on the CPU, known or not.
+    """
+    if not isinstance(method, KeepsPeople):
+        return artefact
+    known = ~torch.isin(artefact.need("identities").cpu(), identities)
+    return method.of_people(artefact, known.nonzero()[:, 0])
 
 
 class DataUnlearningMethod(Protocol):

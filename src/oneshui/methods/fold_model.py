@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError
 from oneshui.log import logger
@@ -58,6 +58,28 @@ class FoldModel(params.FoldModel):
         found["relative_step"] = relative_change(parameters_of(model), parameters_of(result))
         return Unlearned(result, found)
 
+    def of_people(self, artefact: Artefact, rows: Tensor) -> Artefact:
+        """Return the fold models that none of the others was trained into, and who of the people at ``rows`` has one.
 
-def _floats(tensors: dict[str, torch.Tensor], identities: torch.Tensor) -> float:
+        The fold models of other folds than a person's were trained on that person. So those of one fold are left, or
+        none.
+        """
+        identities, folds = artefact.need("identities"), artefact.need("folds").cpu()
+        gone = torch.ones(len(folds), dtype=torch.bool)
+        gone[rows] = False
+        left = {fold for fold in folds.tolist() if (folds[gone] == fold).all()}
+        rows = rows[torch.tensor([fold in left for fold in folds[rows].tolist()], dtype=torch.bool)]
+        tensors = {
+            name: tensor for name, tensor in artefact.tensors.items()
+            if any(name.startswith(f"fold{fold}/") for fold in left)
+        }  # fmt: skip
+        tensors |= {"identities": identities[rows], "folds": artefact.need("folds")[rows]}
+        return Artefact(tensors, artefact.metadata)
+
+    def numbers_of_people(self, artefact: Artefact) -> Tensor:
+        """Return 1 for each: their fold."""
+        return torch.ones(len(artefact.need("identities")), dtype=torch.int64)
+
+
+def _floats(tensors: dict[str, Tensor], identities: Tensor) -> float:
     return sum(tensor.numel() for tensor in tensors.values()) / len(identities)

@@ -172,6 +172,30 @@ class IdentityEdits(params.IdentityEdits):
         unknown = len(support.identities) - len(asked)
         return Unlearned(result, {"relative_step": step, "unknown_identities": float(unknown)})
 
+    def of_people(self, artefact: Artefact, rows: Tensor) -> Artefact:
+        """Return the edits of the people at ``rows`` of ``identities``.
+
+        The inputs of all training images stay as one matrix a layer, those of the others among them.
+        """
+        tensors = dict(artefact.tensors)
+        tensors["identities"] = artefact.need("identities")[rows]
+        for layer in artefact.metadata["layers"]:
+            lengths = artefact.need(f"{layer}/rows").cpu()
+            parts = torch.arange(int(lengths.sum())).split(lengths.tolist())
+            here = torch.cat([parts[row] for row in rows.tolist()] or [torch.arange(0)])
+            for name in (f"{layer}/keys", f"{layer}/changes"):
+                tensors[name] = artefact.need(name)[here]
+            tensors[f"{layer}/rows"] = artefact.need(f"{layer}/rows")[rows]
+        return Artefact(tensors, artefact.metadata)
+
+    def numbers_of_people(self, artefact: Artefact) -> Tensor:
+        """Return the sizes of each person's keys and changes."""
+        total = torch.zeros(len(artefact.need("identities")), dtype=torch.int64)
+        for layer in artefact.metadata["layers"]:
+            width = sum(artefact.need(f"{layer}/{name}").shape[1] for name in ("keys", "changes"))
+            total += width * artefact.need(f"{layer}/rows").cpu()
+        return total
+
     def _points(self, model: nn.Module, train: ImageSet) -> list[EditPoint]:
         rows = torch.arange(len(train))[:: max(1, len(train) // _TRIED)][:_TRIED]
         found = edit_points(model, train.images(rows), self.blocks)
@@ -179,23 +203,6 @@ class IdentityEdits(params.IdentityEdits):
 
     def _weight(self, is_last: bool) -> float:
         return self.weight if is_last else self.weight_earlier
-
-
-def without(artefact: Artefact, identities: Tensor) -> Artefact:
-    """Return the artefact without what it holds of these people.
-
-    The inputs of all training images stay in it as one matrix a layer, theirs among them.
-    """
-    kept = ~torch.isin(artefact.need("identities").cpu(), identities)
-    tensors = dict(artefact.tensors)
-    tensors["identities"] = tensors["identities"][kept.to(tensors["identities"].device)]
-    for layer in artefact.metadata["layers"]:
-        rows = artefact.need(f"{layer}/rows").cpu()
-        here = kept.repeat_interleave(rows)
-        for name in (f"{layer}/keys", f"{layer}/changes"):
-            tensors[name] = tensors[name][here.to(tensors[name].device)]
-        tensors[f"{layer}/rows"] = tensors[f"{layer}/rows"][kept.to(tensors[f"{layer}/rows"].device)]
-    return Artefact(tensors, artefact.metadata)
 
 
 def folds_of_identities(train: ImageSet, out_of_fold: Sequence[OutOfFold]) -> tuple[Tensor, Tensor]:

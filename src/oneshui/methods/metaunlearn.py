@@ -298,6 +298,20 @@ class MetaUnlearn(params.MetaUnlearn):
             )  # fmt: skip
         return Unlearned(result, found)
 
+    def of_people(self, artefact: Artefact, rows: Tensor) -> Artefact:
+        """Return the meta-loss with the rows of these people in its table, without its history of simulated requests.
+
+        The others' part in training the meta-loss stays.
+        """
+        tensors, table = dict(artefact.tensors), "phi.embed.weight"
+        tensors |= {"identities": artefact.need("identities")[rows], table: artefact.need(table)[rows]}
+        return Artefact(tensors, {key: value for key, value in artefact.metadata.items() if key != "history"})
+
+    def numbers_of_people(self, artefact: Artefact) -> Tensor:
+        """Return the width of the table of people, for each."""
+        people, width = artefact.need("phi.embed.weight").shape
+        return torch.full((people,), width)
+
     def _restore(self, artefact: Artefact, support: Support, n_features: int) -> tuple[MetaLoss, Tensor]:
         """Return h_phi in evaluation mode and the identity rows of the request (-1 where unknown)."""
         identities = artefact.need("identities").cpu()
@@ -305,9 +319,9 @@ class MetaUnlearn(params.MetaUnlearn):
             identities.dtype != torch.int64
             or identities.ndim != 1
             or not len(identities)
-            or (identities.diff() <= 0).any()
+            or len(identities.unique()) != len(identities)
         ):
-            raise ArtefactError("the artefact's 'identities' are no ascending whole numbers. Precompute it again.")
+            raise ArtefactError("the artefact's 'identities' are no different whole numbers. Precompute it again.")
         if artefact.metadata.get("n_features") != n_features:
             raise ArtefactError(
                 f"the artefact was made for {artefact.metadata.get('n_features')!r:.40} features, the model has "
@@ -325,8 +339,8 @@ class MetaUnlearn(params.MetaUnlearn):
             )
         meta_loss = make()
         meta_loss.load_state_dict(state)
-        place = torch.searchsorted(identities, support.identities).clamp(max=len(identities) - 1)
-        rows = torch.where(identities[place] == support.identities, place, -1)
+        same = support.identities[:, None] == identities
+        rows = torch.where(same.any(1), same.int().argmax(1), -1)
         device = support.images.device
         return meta_loss.to(device).eval(), rows.to(device)
 

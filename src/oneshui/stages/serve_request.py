@@ -46,7 +46,7 @@ def serve_request(
     unlearner: UnlearningMethod = make_method(spec)
     device = choose_device(gpus=gpus, threads=threads)
     checkpoint = load_model(model_path, device)
-    _check_finite(model_path, checkpoint)
+    check_finite(model_path, checkpoint)
     stored_px = stored_px_of(checkpoint.metadata)
     support = read_request(request_path, checkpoint.spec.task, input_of(checkpoint.spec), device, stored_px=stored_px)
     _check_origin(request_path, model_path, checkpoint.metadata)
@@ -54,7 +54,7 @@ def serve_request(
     kept: dict[str, Any] = {}
     if artefact_path is not None:
         artefact, header = Artefact.load(artefact_path, device)
-        _check_artefact(artefact_path, header, checkpoint, model_path, spec)
+        check_artefact(artefact_path, header, checkpoint.sha256, model_path, spec)
         kept = {f"precompute_{key}": header[key] for key in ("seconds", "peak_mb") if key in header}
         kept["artefact_mb"] = Path(artefact_path).stat().st_size / 1e6
         if "floats_per_person" in artefact.metadata:
@@ -89,18 +89,27 @@ def _check_origin(request_path: str, model_path: str, model: Mapping[str, Any]) 
         )
 
 
-def _check_finite(path: str, checkpoint: Checkpoint) -> None:
+def check_finite(path: str, checkpoint: Checkpoint) -> None:
+    """Refuse a model that was destroyed.
+
+    Raises:
+        CheckpointError: it has weights that are not finite.
+    """
     if not has_finite_weights(checkpoint.model):
         raise CheckpointError(
             f"{path} has weights that are not finite: nothing can be unlearned from it. Train it again."
         )
 
 
-def _check_artefact(
-    path: str, header: Mapping[str, Any], checkpoint: Checkpoint, model_path: str,
-    spec: Mapping[str, Any],
-) -> None:  # fmt: skip
-    if header.get("model") != checkpoint.sha256:
+def check_artefact(
+    path: str | Path, header: Mapping[str, Any], model_sha256: str, model_path: str | Path, spec: Mapping[str, Any]
+) -> None:
+    """Refuse an artefact of another model, method, or hyper-parameters on which it depends.
+
+    Raises:
+        ArtefactError: it is one.
+    """
+    if header.get("model") != model_sha256:
         raise ArtefactError(
             f"{path} was made for another model than {model_path}. Run precompute_artefact for this one."
         )

@@ -15,7 +15,6 @@ from oneshui.data.pack import decode
 from oneshui.data.pictures import FORMATS, PLAIN, Kind, quiet, read_picture
 from oneshui.data.probe import probe_images
 from oneshui.errors import DataError
-from oneshui.stages.forget import png_of
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +104,6 @@ def test_photos_of_a_phone_are_hashed_and_stored_like_the_same_picture_upright(t
     assert probed["phash"].nunique() == 1 and probed["content"].nunique() == 2
     assert probed[["width", "height"]].to_numpy().tolist() == [[48, 64], [48, 64]]
     assert np.array_equal(decode(tmp_path / "0.png", 64, 48), decode(tmp_path / "2.png", 64, 48))
-    assert png_of(tmp_path / "0.png", [32, 32]) == png_of(tmp_path / "2.png", [32, 32])
 
 
 @pytest.mark.parametrize("exif", [b"Exif\x00\x00II*\x00\x08", b"Exif\x00\x00MM\x00*\xff\xff\xff\xff\x00\x01", b"no"])

@@ -23,7 +23,6 @@ from oneshui.methods.identity_edits import (
     _Precompute,
     folds_of_identities,
     stacked,
-    without,
 )
 from oneshui.models import ModelSpec, build_model
 from oneshui.resume import Resume
@@ -200,6 +199,11 @@ def test_edits_of_people_whose_inputs_are_far_apart_do_not_meet_in_a_joint_solut
     assert not torch.allclose(stacked(both).change(3.0, ROOT), one.change(3.0, ROOT) + other.change(3.0, ROOT))
 
 
+def without(artefact: Artefact, *people: int) -> Artefact:
+    known = artefact.tensors["identities"]
+    return METHOD.of_people(artefact, (~torch.isin(known, torch.tensor(people))).nonzero()[:, 0])
+
+
 def masks() -> tuple[Tensor, Tensor]:
     first = (torch.arange(9) < 4).double()
     return first, 1 - first
@@ -213,14 +217,14 @@ def test_requests_one_after_another_are_one_request(rank: int | None) -> None:
     model = network(0)
     for person in (6, 1, 4):
         model = method.unlearn(model, ask(person), artefact, seed=0).model
-        artefact = without(artefact, torch.tensor([person]))
+        artefact = without(artefact, person)
     for name, value in together.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-10, atol=1e-12)
 
 
 def test_after_a_request_the_artefact_holds_nothing_of_that_person() -> None:
     artefact = precomputed()
-    left = without(artefact, torch.tensor([2, 5]))
+    left = without(artefact, 2, 5)
     assert left.tensors["identities"].tolist() == [0, 1, 3, 4, 6, 7]
     layer = "layer4.0.conv2"
     assert left.tensors[f"{layer}/rows"].tolist() == [12] * 6
@@ -232,6 +236,47 @@ def test_after_a_request_the_artefact_holds_nothing_of_that_person() -> None:
     assert all(torch.equal(value, expected[name]) for name, value in same.items())
     gone = METHOD.unlearn(network(0), ask(2), left, seed=0)
     assert gone.diagnostics == {"relative_step": 0.0, "unknown_identities": 1.0}
+
+
+def test_people_change_places_with_their_edits() -> None:
+    """Not only equal numbers of rows: a person's part of the tensors begins where those before end."""
+    artefact = precomputed(dataclasses.replace(METHOD, blocks=2))
+    layer = artefact.metadata["layers"][0]
+    rows = artefact.tensors[f"{layer}/rows"]
+    artefact.tensors[f"{layer}/rows"] = torch.tensor([*(rows[:1] - 3), *rows[1:-1], *(rows[-1:] + 3)])
+    turned = METHOD.of_people(artefact, torch.tensor([7, 0, 3]))
+    assert turned.tensors["identities"].tolist() == [7, 0, 3]
+    numbers = METHOD.numbers_of_people(artefact)
+    assert (
+        METHOD.numbers_of_people(turned).tolist() == numbers[[7, 0, 3]].tolist()
+        and numbers[7] > numbers[3] > numbers[0]
+    )
+    sizes = [t.numel() for name, t in artefact.tensors.items() if name.endswith(("/keys", "/changes"))]
+    assert int(numbers.sum()) == sum(sizes)
+    for person in (0, 3, 7):
+        wanted = METHOD.unlearn(network(0), ask(person), artefact, seed=0).model.state_dict()
+        found = METHOD.unlearn(network(0), ask(person), turned, seed=0).model.state_dict()
+        assert all(torch.equal(value, found[name]) for name, value in wanted.items())
+
+
+def test_of_fold_models_those_are_left_that_were_not_trained_on_who_asked() -> None:
+    method, models = FoldModel(folds=3), [network(n) for n in range(3)]
+    folds = torch.tensor([0, 1, 2, 0, 1, 2])
+    tensors = {f"fold{n}/{name}": value for n, model in enumerate(models) for name, value in model.state_dict().items()}
+    artefact = Artefact({**tensors, "identities": torch.arange(10, 16), "folds": folds})
+
+    def left(*rows: int) -> tuple[set[str], list[int], list[int]]:
+        found = method.of_people(artefact, torch.tensor(rows, dtype=torch.int64))
+        models_left = {name.partition("/")[0] for name in found.tensors if "/" in name}
+        assert method.numbers_of_people(found).tolist() == [1] * len(found.tensors["identities"])
+        return models_left, found.tensors["identities"].tolist(), found.tensors["folds"].tolist()
+
+    everyone = {"fold0", "fold1", "fold2"}
+    assert left(5, 4, 3, 2, 1, 0) == (everyone, [15, 14, 13, 12, 11, 10], [2, 1, 0, 2, 1, 0])
+    assert left(0, 2, 3, 4, 5) == ({"fold1"}, [14], [1])  # 11 asked: the others' models know 11
+    assert left(0, 2, 3, 5) == ({"fold1"}, [], [])
+    assert left(1, 2, 4, 5) == ({"fold0"}, [], [])
+    assert left(2, 3, 4, 5) == (set(), [], [])  # 10 and 11 are in two folds: each model knows one of them
 
 
 def test_the_relative_step_is_that_of_the_sum_behind_the_layer_on_the_training_images() -> None:
