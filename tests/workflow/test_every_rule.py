@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.numpy import load_file
 from tests.workflow.conftest import ROOT, Run, logs_of, planned, run_workflow, toy_config, write_config
 from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
@@ -28,7 +29,8 @@ def full_config(folder: Path) -> dict[str, Any]:
     training = config["training"]["toy"]
     training |= {"model": TAG, "model_options": TINY, "init_weights": "timm", "epochs": 1, "warmup_epochs": 0}
     del training["mean"], training["std"]
-    table = {**config["tables"]["toy"], "methods": ["ssd", "scrub", "identity_edits"]}
+    config["methods"]["one_by_one"] = {"of": "identity_edits", "in_turn": 1}
+    table = {**config["tables"]["toy"], "methods": ["ssd", "scrub", "identity_edits", "one_by_one"]}
     table |= {"privacy": True, "traces": True}
     blocks = {"table": "toy", "blocks": [{"dataset": "toy", "n": 3}]}
     return {
@@ -77,6 +79,11 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert edited["health"]["unknown_identities"] == 0 and edited["health"]["relative_step"] > 0
     edits = read_header(tmp_path / "results/artefacts/toy/seed0/pretrain/identity_edits.safetensors")
     assert edits["n"] is None and edits["model"] == edited["model"]
+    assert not list(tmp_path.glob("results/artefacts/**/one_by_one*"))  # it uses that of identity_edits
+    folder = tmp_path / "results/unlearned/toy/n3/seed0/pretrain"
+    together, in_turn = (load_file(folder / f"{name}.safetensors") for name in ("identity_edits", "one_by_one"))
+    for name, tensor in in_turn.items():
+        np.testing.assert_allclose(tensor, together[name], atol=1e-5, rtol=1e-4)
     fold = read_header(tmp_path / "results/models/toy/seed0/fold1of2.safetensors")
     assert fold["n"] is None and fold["training"]["images"] < 0.6 * model["training"]["images"]
     assert not (tmp_path / "results/unlearned/toy/n3/seed0/retrain/identity_edits.safetensors").exists()

@@ -183,6 +183,27 @@ def without(method: Any, artefact: Artefact, identities: Tensor) -> Artefact:
     return method.of_people(artefact, known.nonzero()[:, 0])
 
 
+def unlearn_in_turn(
+    method: UnlearningMethod, model: nn.Module, support: Support, artefact: Artefact | None, *, size: int, seed: int
+) -> Unlearned:
+    """Serve a request in parts of ``size`` people, each with the model and the artefact that the last one left.
+
+    Diagnostics are those of the part in which each was largest. Cost: as many requests as there are parts.
+    """
+    diagnostics: dict[str, float | bool] = {}
+    for rows in torch.arange(len(support.images)).split(size):
+        part = Support(
+            support.images[rows.to(support.images.device)], support.labels[rows.to(support.labels.device)],
+            support.identities[rows], support.task,
+        )  # fmt: skip
+        served = method.unlearn(model, part, artefact, seed=seed)
+        for name, value in served.checked().items():
+            diagnostics[name] = max(value, diagnostics.get(name, value))
+        model = served.model.eval()
+        artefact = artefact and without(method, artefact, part.identities)
+    return Unlearned(model, diagnostics)
+
+
 class DataUnlearningMethod(Protocol):
     """A reference method: it needs the forget set and the retain set themselves, so it cannot serve a request later."""
 

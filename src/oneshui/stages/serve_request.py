@@ -13,7 +13,7 @@ from oneshui.errors import ArtefactError, CheckpointError, DataError
 from oneshui.files import sha256_file, stored_px_of
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import Artefact, UnlearningMethod
+from oneshui.methods.base import Artefact, UnlearningMethod, unlearn_in_turn
 from oneshui.models import Checkpoint, has_finite_weights, load_model, save_model
 from oneshui.runs import Model, Run
 from oneshui.schemas import read_meta
@@ -60,7 +60,8 @@ def serve_request(
         if "floats_per_person" in artefact.metadata:
             kept["artefact_floats_per_person"] = artefact.metadata["floats_per_person"]
     with Cost(device) as cost:
-        result = unlearner.unlearn(checkpoint.model, support, artefact, seed=served.method_seed)
+        size = int(spec.get("in_turn", len(support.images)))
+        result = unlearn_in_turn(unlearner, checkpoint.model, support, artefact, size=size, seed=served.method_seed)
     diagnostics = result.checked()
     if diagnostics.get("blown_up"):
         logger.warning("%s: the model has diverged. Lower the method's learning rate.", made.method)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from oneshui.data.support import read_request
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.methods import METHODS, artefact_spec, make_method
-from oneshui.methods.base import Artefact, Unlearned
+from oneshui.methods.base import Artefact, Unlearned, without
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.metrics.queries import query_rows
@@ -23,8 +24,9 @@ from oneshui.runs import DataFiles, Model
 from oneshui.runs import Run as Which
 from oneshui.schemas import FEATURES, INDEX, METRICS, REQUEST, SCORES, SPLITS, read_table, write_table
 from oneshui.seeds import seed_of
-from oneshui.sets import ImageSet
+from oneshui.sets import ImageSet, Support
 from oneshui.stages.export_request import export_request
+from oneshui.stages.images import input_of
 from oneshui.stages.precompute_artefact import precompute_artefact
 from oneshui.stages.probe_model import probe_model
 from oneshui.stages.score_model import score_model
@@ -119,6 +121,25 @@ def test_unlearning_from_files_to_a_file(run: Run, spec: dict[str, Any]) -> None
     assert 0 <= metadata["peak_mb"] < 1000  # 0 where so small a model fits into memory that was freed before
     start, end = weights(run.model), weights(run.folder / "unlearned.safetensors")
     assert any(not torch.equal(value, start[name]) for name, value in end.items())
+
+
+@pytest.mark.parametrize("spec", [SSD_SPEC, META_SPEC], ids=["ssd", "metaunlearn"])
+def test_people_in_turn_are_served_from_what_the_last_one_left(run: Run, spec: dict[str, Any]) -> None:
+    run.precompute(spec)
+    together = weights(run.unlearn(spec))
+    metadata = load_model(run.unlearn({**spec, "in_turn": 1}), CPU).metadata
+    found = weights(run.folder / "unlearned.safetensors")
+    assert metadata["spec"]["in_turn"] == 1
+    method, model = make_method(spec), load_model(run.model, CPU).model
+    artefact, _ = Artefact.load(run.artefact, CPU)
+    spec_of_model = load_model(run.model, CPU).spec
+    asked = read_request(str(run.request), TASK, input_of(spec_of_model), CPU, stored_px=None)
+    for row in (0, 1):
+        part = Support(asked.images[[row]], asked.labels[[row]], asked.identities[[row]], TASK)
+        model = method.unlearn(model, part, artefact, seed=run.which.method_seed).model
+        artefact = without(method, artefact, part.identities)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in model.state_dict().items())
+    assert any(not torch.equal(tensor, together[name]) for name, tensor in found.items())
 
 
 def test_data_may_be_gone_once_the_artefact_is_made(run: Run) -> None:
