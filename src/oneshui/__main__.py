@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from oneshui import __version__
-from oneshui.completion import SHELLS, completion_of
 from oneshui.errors import BundleError, ConfigError, OneShuiError
 from oneshui.log import logger
 
@@ -141,8 +140,25 @@ def parser() -> argparse.ArgumentParser:
     completion = command(
         "completion", "shell completion", _COMPLETION, lambda args: print(completion_of(made, args.shell)) or DONE
     )
-    completion.add_argument("shell", choices=SHELLS, help="bash or zsh")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="%(choices)s")
     return made
+
+
+def completion_of(made: argparse.ArgumentParser, shell: str) -> str:
+    """Return the script that completes the commands of a parser, their options and what these take."""
+    import shtab  # only here: the other commands start without it
+
+    for command in commands_of(made).values():
+        for action in command._actions:
+            if action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return str(shtab.complete(made, shell))
+
+
+def commands_of(made: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands by name."""
+    (action,) = (each for each in made._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(action.choices)
 
 
 def _key_and_json(command: argparse.ArgumentParser) -> None:

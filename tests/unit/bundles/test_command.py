@@ -12,8 +12,7 @@ from tests.unit.bundles.conftest import ANN
 from tests.unit.bundles.objects import method, write_model, write_objects
 
 import oneshui
-from oneshui.__main__ import main, parser
-from oneshui.completion import commands_of, completion_of
+from oneshui.__main__ import commands_of, completion_of, main, parser
 from oneshui.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
@@ -55,7 +54,7 @@ def completed(line: str, folder: Path) -> list[str]:
     script = completion_of(parser(), "bash")
     words = line.split(" ")
     array = " ".join(f'"{word}"' for word in words)
-    ask = f'COMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; _oneshui; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    ask = f'COMP_WORDS=({array}); COMP_CWORD={len(words) - 1}; _shtab_oneshui; printf "%s\\n" "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
