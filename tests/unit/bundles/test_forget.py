@@ -1,5 +1,7 @@
 """Requests: what a bundle without the people looks like, what is refused, and what is said."""
 
+import errno
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -20,8 +22,8 @@ from oneshui.bundles import serve as serving
 from oneshui.bundles.bundle import Bundle, Key, number_of
 from oneshui.bundles.forget import GIVEN, PREDICTED, label_of
 from oneshui.bundles.receipt import read_receipt
-from oneshui.errors import CheckpointError, DataError
-from oneshui.files import read_header
+from oneshui.errors import CheckpointError, DataError, OneShuiError
+from oneshui.files import read_header, write_text
 from oneshui.methods import METHODS, make_method
 from oneshui.methods.base import Artefact
 from oneshui.models import load_model
@@ -29,6 +31,7 @@ from oneshui.sets import Support
 from oneshui.stages.images import input_of
 
 CPU = torch.device("cpu")
+forgetting = importlib.import_module("oneshui.bundles.forget")  # `oneshui.bundles.forget.forget` has its name
 
 
 def run(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -44,6 +47,7 @@ def run(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     [
         ("Hat, Smiling", {"kind": "multilabel", "classes": ["Smiling", "Young", "Hat"]}, [1, 0, 1]),
         ("", {"kind": "multilabel", "classes": ["Smiling", "Young", "Hat"]}, [0, 0, 0]),
+        ("e\u0301te\u0301", {"kind": "classification", "classes": ["hiver", "\u00e9t\u00e9"]}, 1),
         ("7-12 years old", {"kind": "classification", "classes": ["0-6 years old", "7-12 years old"]}, 1),
     ],
 )
@@ -57,6 +61,22 @@ def test_labels_by_name(label: str, task: dict[str, object], number: int | list[
 def test_unknown_labels_name_the_known_ones(label: str, kind: str) -> None:
     with pytest.raises(DataError, match="is unknown to the model, allowed: Smiling, Hat"):
         label_of(label, {"kind": kind, "classes": ["Smiling", "Hat"]})
+
+
+@pytest.mark.parametrize(
+    ("photos", "labels", "message"),
+    [
+        ("asks_00.png", {}, "nobody can tell whose photo asks_00.png is"),
+        ({42: "asks_02.png"}, {}, "the name 42 is none"),
+        ({ANN: "asks_02.png"}, {ANN: 1}, "label 1 is no text, allowed: circle, square, triangle"),
+    ],
+)
+def test_values_of_the_wrong_kind_from_python(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Any, labels: Any, message: str
+) -> None:
+    monkeypatch.chdir(world.folder)
+    with pytest.raises(OneShuiError, match=message):
+        oneshui.forget("ssd", photos, labels=labels, out=tmp_path / "new", key="secret.key", cpu=True)
 
 
 # ---- what is done
@@ -207,6 +227,21 @@ def test_two_requests_one_after_the_other(copied: Path, monkeypatch: pytest.Monk
     assert "forgotten already" in capsys.readouterr().err
     # the artefact still fits: a second request starts from what the first one left
     assert load_file(old / "model.safetensors").keys() == load_file(copied / "two/model.safetensors").keys()
+
+
+@pytest.mark.slow
+def test_a_receipt_without_its_bundle_does_not_stay(copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A disk that is full when only the page is missing."""
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".html":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(forgetting, "write_text", full)
+    assert run(copied, "forget", "jit", *asks(ANN), "--out", "new", "--key", "secret.key", monkeypatch=monkeypatch) == 1
+    assert "There is no room left to write" in capsys.readouterr().err
+    assert not list(copied.glob("new*")) and not list(copied.glob(".new*"))
 
 
 OWN = """
