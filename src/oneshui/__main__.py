@@ -333,7 +333,7 @@ def _text_of(found: Mapping[str, Any]) -> str:
         f"of all together it keeps: {found['stays'] or 'nothing but the weights'}",
         f"requests served so far: {found['served']}",
         f"files: as their hashes say; seal: {'whole' if found['sealed'] else 'not looked at, for the key is not here'}",
-        f"key: oneshui-{found['key']}.key",
+        f"key: oneshui-{found['key']}.key, unless --key named another file",
     ]  # fmt: skip
     who = found.get("person")
     if who:

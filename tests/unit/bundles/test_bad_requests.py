@@ -136,10 +136,6 @@ CASES: dict[str, Bad] = {
     ),
     "weights that are not finite": Bad(ask(), "has weights that are not finite", destroy, slow=True),
     "a pipe in place of the weights": Bad(ask(), "ssd lacks model.safetensors (it is not a regular file)", pipe),
-    "a model without its architecture": Bad(
-        ask(), "bundle.json has no architecture, input_px", says(model={"task": {}})
-    ),
-    "a key that leads elsewhere": Bad(ask(), "bundle.json has a key that is no fingerprint", says(key="../../key")),
     # the key
     "no key": Bad(["forget", "ssd", *asks(ANN), "--out", "new"], "the key of ssd is not beside it ("),
     "a key that is not there": Bad(ask(key="lost.key"), "lost.key is not a key of bundles (No such file"),

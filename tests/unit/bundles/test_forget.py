@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.unit.bundles.conftest import ANN, BOB, World, asks
-from tests.unit.bundles.objects import OTHERS, method, write_model, write_objects
+from tests.unit.bundles.objects import OTHERS, OWNERS, method, write_model, write_objects
 from tests.unit.bundles.test_pack import spellings
 
 import oneshui
@@ -22,7 +22,7 @@ from oneshui.bundles import serve as serving
 from oneshui.bundles.bundle import Bundle, Key, number_of
 from oneshui.bundles.forget import GIVEN, PREDICTED, label_of
 from oneshui.bundles.receipt import read_receipt
-from oneshui.errors import CheckpointError, DataError, OneShuiError
+from oneshui.errors import ArtefactError, CheckpointError, DataError, OneShuiError
 from oneshui.files import read_header, write_text
 from oneshui.methods import METHODS, make_method
 from oneshui.methods.base import Artefact
@@ -160,6 +160,18 @@ def test_nothing_of_the_people_is_left_in_the_artefact_and_the_others_keep_their
     assert not any((table == row).all(1).any() for row in before["phi.embed.weight"][lost])
     header = read_header(tmp_path / "new/artefact.safetensors")
     assert header["model"] == Bundle.read(world.bundle("ssd")).note["files"]["model.safetensors"] or header["model"]
+
+
+def test_when_everybody_was_forgotten_the_mean_entry_is_missed_by_name(world: World, tmp_path: Path) -> None:
+    served(world, "metaunlearn", tmp_path / "new", *OWNERS)
+    note, new = Bundle.read(world.bundle("metaunlearn")).note, tmp_path / "new"
+    photo = {"path": str(world.photos[ANN]), "number": 1, "label": None}
+    with pytest.raises(ArtefactError, match="everybody whom the artefact knew was forgotten, so there is no mean"):
+        serving.serve(
+            str(new / "model.safetensors"), str(new / "artefact.safetensors"), [photo], str(tmp_path / "next"),
+            spec=note["spec"], stored_px=note["stored_px"], seed=note["seed"], natural=[1], dry_run=False, gpus=0,
+            threads=1, isolation="none",
+        )  # fmt: skip
 
 
 def test_a_dry_run_unlearns_nothing(world: World, tmp_path: Path) -> None:

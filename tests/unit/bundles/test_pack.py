@@ -219,7 +219,9 @@ def refused(world: World, tmp_path: Path, change: dict[str, Any], kind: str = "s
         ({"options": {"label_column": "species"}}, "ssd", "manifest.csv.*species"),
         ({"options": {"classes": ["circle", "square"]}}, "ssd", "label .* is 'triangle', allowed: circle, square"),
         ({"options": {"classes": [*CLASSES, "star"]}}, "ssd", "does not fit test_resnet with 4 classes"),
-        ({"std": 0.0}, "ssd", r"std = \[0.0, 0.0, 0.0\], allowed: numbers > 0"),
+        ({"std": 0.0}, "ssd", r"std = \[0.0, 0.0, 0.0\], allowed: finite numbers > 0"),
+        ({"std": float("inf")}, "ssd", r"std = \[inf, inf, inf\], allowed: finite numbers > 0"),
+        ({"mean": float("nan")}, "ssd", r"mean = \[nan, nan, nan\], allowed: finite numbers"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_packed(world: World, tmp_path: Path, change: dict[str, Any], kind: str, message: str) -> None:
