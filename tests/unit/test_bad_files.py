@@ -491,6 +491,7 @@ CASES |= {
         "a later version": (entry(format=9), ["newer version (format 9, "]),
         "nobody": (entry(people=None), ["it has no people"]),
         "people who are numbers": (entry(people=[1]), ["it has no people"]),
+        "a step that no float holds": (entry(moved=10**400), ["moved = 1", "allowed: a number"]),
         "a step that is text": (entry(moved="far"), ["moved = 'far', allowed: a number"]),
         "no outcome": (entry(outcome=None), ["it has no outcome"]),
     },
