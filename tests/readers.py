@@ -248,7 +248,7 @@ SECRET = Key(bytes(range(32)))
 def bundle_note() -> bytes:
     digest, model = (
         "5" * 64,
-        {"architecture": "test_resnet", "task": {"kind": TASK.kind, "classes": list(TASK.classes)}},
+        {"architecture": "test_resnet", "input_px": 8, "task": {"kind": TASK.kind, "classes": list(TASK.classes)}},
     )
     return json.dumps(SECRET.sealed({
         "format": FORMAT, "oneshui": "0.1.0", "versions": {"torch": "2"}, "source": {"dataset": "toy"}, "model": model,

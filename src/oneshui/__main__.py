@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # so that what is unfinished is cleared away
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: sys.exit(1))  # so that what is unfinished is cleared away
     try:
         return int(args.run(args))
     except OneShuiError as error:
@@ -210,8 +211,8 @@ def _forget_options(command: argparse.ArgumentParser) -> None:
     add("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     add("--photo", dest="photos", action="append", required=True, type=_pair, metavar="NAME=FILE",
         help="somebody who asks, with one photo; may be given again")  # fmt: skip
-    add("--label", dest="labels", action="append", default=[], type=_pair, metavar="NAME=LABEL",
-        help="class of the photo, or attributes, A,B (default: the model's own answer)")  # fmt: skip
+    add("--label", dest="labels", action="append", default=[], type=_label, metavar="NAME=LABEL",
+        help="class of the photo, or attributes, A,B; nothing: it has none (default: the model's answer)")  # fmt: skip
     add("--out", type=Path, metavar="NEW", help="folder of the new bundle")
     add("--receipt", type=Path, metavar="FILE", help="(default: NEW-receipt.json; its page, .html, goes beside it)")
     add("--allow-unknown", action="store_true", help="serve people whom the bundle does not know, if the method can")
@@ -225,6 +226,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")  # an attribute that nothing has is a label, too
+    return (name, value) if name and equals and not value else _pair(text)
 
 
 def _count(text: str) -> int:
@@ -288,7 +294,8 @@ def _manifest_options(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
     for name, text in lists.items():
         if text is not None:
-            found[name] = text if (name, text) == ("label_columns", "rest") else text.split(",")
+            items = [each.strip() for each in text.split(",")]
+            found[name] = text if (name, text) == ("label_columns", "rest") else items
     return found
 
 
@@ -326,7 +333,7 @@ def _text_of(found: Mapping[str, Any]) -> str:
         f"of all together it keeps: {found['stays'] or 'nothing but the weights'}",
         f"requests served so far: {found['served']}",
         f"files: as their hashes say; seal: {'whole' if found['sealed'] else 'not looked at, for the key is not here'}",
-        f"key: oneshui-{found['key']}.key",
+        f"key: oneshui-{found['key']}.key, unless --key named another file",
     ]  # fmt: skip
     who = found.get("person")
     if who:
@@ -384,15 +391,19 @@ def _lines_of(receipt: Mapping[str, Any], names: Sequence[str], args: argparse.N
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from oneshui.bundles.receipt import verify
+    from oneshui.bundles.receipt import SEALED, verify
 
     checks = verify(args.receipt, args.old, args.new, key=args.key)
-    whole = all(each["holds"] for each in checks)
+    whole, seals = all(each["holds"] for each in checks), any(each["check"] == SEALED for each in checks)
     if args.json:
-        print(json.dumps({"holds": whole, "checks": checks}, indent=1))
+        print(json.dumps({"holds": whole, "seals": seals, "checks": checks}, indent=1))
     else:
         print("\n".join(f"{'ok ' if each['holds'] else 'NO '} {each['check']}" for each in checks))
         print(f"{args.receipt}: {'true of these bundles' if whole else 'NOT true of these bundles'}")
+        if not seals:
+            print(
+                "Seals were not looked at, for the key is not here: anybody could have written it. Name it: --key FILE"
+            )
     return DONE if whole else NOT_VERIFIED
 
 

@@ -231,7 +231,7 @@ _ARE: dict[str, Callable[[Any], bool]] = {
     "text or null": lambda value: value is None or isinstance(value, str),
     "a whole number >= 0": lambda value: type(value) is int and value >= 0,
     "a whole number >= 0 or null": lambda value: value is None or (type(value) is int and value >= 0),
-    "a number": lambda value: type(value) in (int, float),
+    "a number": lambda value: type(value) is float or (type(value) is int and abs(value) < 1 << 1000),
     "a mapping": lambda value: isinstance(value, dict),
     "a mapping or null": lambda value: value is None or isinstance(value, dict),
     "a list of different names": lambda value: (

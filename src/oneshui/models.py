@@ -1,6 +1,7 @@
 """Backbones from timm, and checkpoints that rebuild their model: safetensors, never pickle."""
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -60,8 +61,10 @@ class ModelSpec:
         object.__setattr__(self, "std", per_channel(self.std))
         if not 1 <= self.input_px <= _LARGEST_INPUT:
             raise ConfigError(f"input_px = {self.input_px}, allowed: 1 to {_LARGEST_INPUT}")
-        if not min(self.std) > 0:
-            raise ConfigError(f"std = {list(self.std)}, allowed: numbers > 0")
+        if not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"mean = {list(self.mean)}, allowed: finite numbers")
+        if not (all(map(math.isfinite, self.std)) and min(self.std) > 0):
+            raise ConfigError(f"std = {list(self.std)}, allowed: finite numbers > 0")
 
     @classmethod
     def of_training(cls, spec: TrainSpec, task: Task) -> "ModelSpec":

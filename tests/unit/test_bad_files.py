@@ -282,7 +282,10 @@ CASES: dict[str, dict[str, tuple[Change, list[str]]]] = {
         "an input of a million px": (model_spec(input_px=10**6), ["input_px = 1000000, allowed: 1 to 4096"]),
         "an input without px": (without_spec("input_px"), ["missing key input_px"]),
         "an entry that nobody knows": (model_spec(code="x"), ["unknown key code"]),
-        "a deviation of zero": (model_spec(std=[0.0, 1.0, 1.0]), ["std = [0.0, 1.0, 1.0], allowed: numbers > 0"]),
+        "a deviation of zero": (
+            model_spec(std=[0.0, 1.0, 1.0]),
+            ["std = [0.0, 1.0, 1.0], allowed: finite numbers > 0"],
+        ),
         "a mean that is no number": (
             model_spec(mean=[float("nan")] * 3),
             ["mean = [nan, nan, nan], allowed: a number or a list"],
@@ -476,7 +479,11 @@ CASES |= {
         "no weights": (entry(files={}), ["files = [], allowed: model.safetensors"]),
         "no kind of method": (entry(spec={}), ["no kind of method or size of photos"]),
         "a size that is none": (entry(stored_px=[8]), ["stored_px = [8], allowed: two sizes in px"]),
-        "no classes": (entry(model={"task": {"kind": "classification"}}), ["no classes"]),
+        "no architecture": (entry(model={"task": {}}), ["no architecture, input_px"]),
+        "no classes": (
+            entry(model={"architecture": "a", "input_px": 8, "task": {"kind": "classification"}}), ["no classes"],
+        ),
+        "a key that leads elsewhere": (entry(key="../../key"), ["a key that is no fingerprint of one"]),
     },
     "receipt": {
         "no JSON": (given(b"<html>"), ["is not a receipt (", "Name the .json file"]),
@@ -484,6 +491,7 @@ CASES |= {
         "a later version": (entry(format=9), ["newer version (format 9, "]),
         "nobody": (entry(people=None), ["it has no people"]),
         "people who are numbers": (entry(people=[1]), ["it has no people"]),
+        "a step that no float holds": (entry(moved=10**400), ["moved = 1", "allowed: a number"]),
         "a step that is text": (entry(moved="far"), ["moved = 'far', allowed: a number"]),
         "no outcome": (entry(outcome=None), ["it has no outcome"]),
     },

@@ -17,7 +17,16 @@ from typing import Any
 from oneshui import __version__
 from oneshui.data.names import normal_name, stands_for_nothing
 from oneshui.errors import BundleError
-from oneshui.files import TASK, parse_json, read_header, read_regular, sha256_file, write_text, wrong_entry
+from oneshui.files import (
+    TASK,
+    parse_json,
+    read_header,
+    read_regular,
+    require_regular,
+    sha256_file,
+    write_text,
+    wrong_entry,
+)
 from oneshui.folders import own_folder
 from oneshui.log import logger
 from oneshui.methods import METHODS
@@ -35,6 +44,7 @@ _ENTRIES = {
     "seed": "a whole number >= 0", "key": "text", "people": "a mapping", "served": "a whole number >= 0",
     "files": "a mapping", "seal": "text",
 }  # fmt: skip
+_MODEL = {"architecture": "text", "task": "a mapping", "input_px": "a whole number >= 0"}
 
 
 @dataclass(frozen=True)
@@ -228,6 +238,7 @@ class Bundle:
         for name, wanted in self.note["files"].items():
             path = self.folder / name
             try:
+                require_regular(path)
                 found = sha256_file(path)
             except OSError as error:
                 raise BundleError(
@@ -266,11 +277,13 @@ def note_of(folder: Path) -> dict[str, Any]:
     if not wrong and not (note["files"].keys() <= {MODEL, ARTEFACT} and MODEL in note["files"]):
         wrong = f"files = {list(note['files'])}, allowed: {MODEL}, and {ARTEFACT} or not"
     people = {} if wrong else note["people"]
-    if not all(_is_hash(person) and type(n) is int and n >= 0 for person, n in people.items()):
+    if not wrong and not _is_hex(note["key"], 8):
+        wrong = "a key that is no fingerprint of one"
+    if not all(_is_hex(person, 64) and type(n) is int and n >= 0 for person, n in people.items()):
         wrong = "people who are no hashes with numbers"
     if not wrong and (not isinstance(note["spec"].get("kind"), str) or note["stored_px"] is None):
         wrong = "no kind of method or size of photos"
-    wrong = wrong or wrong_entry(note["model"].get("task"), TASK, TASK)
+    wrong = wrong or wrong_entry(note["model"], _MODEL, _MODEL) or wrong_entry(note["model"]["task"], TASK, TASK)
     if wrong:
         raise BundleError(f"{path} has {wrong}. Restore it from a copy.")
     return dict(note)
@@ -290,8 +303,8 @@ def check_format(path: Path, note: Any) -> None:
         )
 
 
-def _is_hash(text: str) -> bool:
-    return len(text) == 64 and not set(text) - set("0123456789abcdef")
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and not set(text) - set("0123456789abcdef")
 
 
 def check_name(name: str) -> str:
@@ -300,7 +313,11 @@ def check_name(name: str) -> str:
     Raises:
         BundleError: it is none.
     """
-    normal = normal_name(name)
+    try:
+        normal = normal_name(name)
+        normal.encode()
+    except (AttributeError, TypeError, UnicodeEncodeError):  # no text, or bytes of a terminal that are none
+        normal = ""
     if not normal or stands_for_nothing(normal):
         raise BundleError(f"the name {name!r} is none. Name the person as the training data does: --photo NAME=FILE.")
     return normal

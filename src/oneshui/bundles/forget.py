@@ -23,6 +23,7 @@ from oneshui.bundles.bundle import (
 )
 from oneshui.bundles.receipt import OUTCOMES, page_of
 from oneshui.data.index import natural_order
+from oneshui.data.names import normal_name
 from oneshui.errors import BundleError, DataError
 from oneshui.files import parse_json, require_regular, sha256_file, write_text
 from oneshui.folders import own_folder
@@ -79,8 +80,14 @@ def forget(
     if told.suffix != ".json":
         raise BundleError(f"the receipt {told} must end in .json; its page, .html, goes beside it.")
     if not dry_run:
-        for path, option in ((target, "--out NEW"), (told, "--receipt FILE"), (told.with_suffix(".html"), "--receipt")):
+        for path, option in (
+            (target, "--out NEW"),
+            (told, "--receipt FILE"),
+            (told.with_suffix(".html"), "--receipt FILE"),
+        ):
             check_new(path, option)
+        _check_outside(target, [found.folder], "--out NEW")
+        _check_outside(told, [found.folder, target], "--receipt FILE")
     note: dict[str, Any] = {
         "format": found.note["format"], "method": found.note["method"], "spec": found.note["spec"],
         "old": _hashes(found.folder, found.note),
@@ -96,12 +103,30 @@ def forget(
         seconds = round(time.perf_counter() - began, 3)
         whole = secret.sealed(note | _receipt(found, people, said, left, _hashes(made.folder, new), seconds))
 
-        def write_receipt() -> None:
-            write_text(told, json.dumps(whole, indent=1) + "\n")
-            write_text(told.with_suffix(".html"), page_of(whole))
+        written: list[Path] = []
 
-        made.publish(write_receipt)
+        def write_receipt() -> None:
+            for path, text in (
+                (told, json.dumps(whole, indent=1) + "\n"), (told.with_suffix(".html"), page_of(whole))
+            ):  # fmt: skip
+                check_new(path, "--receipt FILE")
+                written.append(path)
+                write_text(path, text)
+
+        try:
+            made.publish(write_receipt)
+        except BaseException:  # a receipt without its bundle would say what is not so
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
     return whole
+
+
+def _check_outside(path: Path, bundles: Iterable[Path], option: str) -> None:
+    """Refuse a place in a bundle: it would go when the bundle is deleted."""
+    for bundle in bundles:
+        if path.resolve().is_relative_to(bundle.resolve()):
+            raise BundleError(f"{path} would lie in the bundle {bundle}. Name a place outside: {option}.")
 
 
 def _people(
@@ -109,7 +134,13 @@ def _people(
     key: Key,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return ``name``, ``person`` (hash), ``path`` and ``label`` (as a number, or None) of each who asks."""
-    wanted = {check_name(name): label for name, label in labels.items()}
+    if isinstance(photos, str | Path):
+        raise BundleError(f"nobody can tell whose photo {photos} is. Hand in photos by name: {{NAME: FILE}}.")
+    wanted: dict[str, str] = {}
+    for name, given in labels.items():
+        first = wanted.setdefault(check_name(name), given)
+        if first != given:
+            raise BundleError(f"{check_name(name)!r} has two labels, {first!r} and {given!r}. Give one.")
     people: list[dict[str, Any]] = []
     for name, path in photos.items() if isinstance(photos, Mapping) else photos:
         normal, photo = check_name(name), Path(path)
@@ -151,9 +182,12 @@ def label_of(label: str, task: Mapping[str, Any]) -> int | list[int]:
     Raises:
         DataError: the model does not know it.
     """
+    if not isinstance(label, str):
+        raise DataError(f"label {label!r} is no text, allowed: {', '.join(task['classes'])}")
+    label = normal_name(label)  # as the names of classes were read
     classes, named = list(task["classes"]), [name.strip() for name in label.split(",") if name.strip()]
     if task["kind"] == "classification":
-        named = [label.strip()]
+        named = [label]
     unknown = [name for name in named if name not in classes]
     if unknown:
         raise DataError(f"label {', '.join(unknown)!r} is unknown to the model, allowed: {', '.join(classes)}")

@@ -1,5 +1,6 @@
 """Making a bundle while the training data is there: from a run of the workflow, or for a model of one's own."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -200,14 +201,27 @@ def _packed(out: Path, key: str | Path | None, fill: _Fill) -> Bundle:
         raise BundleError(
             f"the key {place} would lie in the bundle, where it keeps nothing secret. Name another place."
         )
-    secret = Key.read(place) if place is not None and place.exists() else Key.new()
+    secret = Key.read(place) if place is not None and os.path.lexists(place) else None
+    saved, secret = secret is not None, secret or Key.new()
     place = place or out.absolute().parent / key_name(secret.fingerprint)
     with new_bundle(out) as made:
         made.folder.mkdir()
         note = fill(made.folder, secret)
+        _warn_of_names(note, secret)
         note = write_note(made.folder, {**note, "served": 0}, secret)
-        made.publish(lambda: None if place.exists() else secret.save(place))
+        # a key that somebody else has put there since is another one, with which this bundle could never be served
+        made.publish(lambda: None if saved else secret.save(place))
     return Bundle(out, note)
+
+
+def _warn_of_names(note: Mapping[str, Any], key: Key) -> None:
+    """Say so if classes are people, as where a model tells faces apart: names of classes can be read."""
+    named = sum(key.person(name) in note["people"] for name in note["model"]["task"]["classes"])
+    if named:
+        logger.warning(
+            "classes with the name of somebody who may ask: %d. Names of classes can be read in the bundle and in its "
+            "receipts. If these classes are people, name them by numbers before you pack.", named,
+        )  # fmt: skip
 
 
 def _write_artefact(

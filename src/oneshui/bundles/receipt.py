@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from oneshui.bundles.bundle import Bundle, Key, check_format, number_of
+from oneshui.bundles.bundle import NOTE, Bundle, Key, check_format, number_of
 from oneshui.errors import BundleError
 from oneshui.files import parse_json, read_regular, sha256_file, wrong_entry
 from oneshui.isolation import AUDIT_HOOK, LANDLOCK
@@ -37,6 +37,8 @@ table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1re
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border: 1px solid #999 }
 td.hash { font: 13px monospace; overflow-wrap: anywhere }
 """
+#: what ``verify`` looks at with the key only
+SEALED = "the receipt is as it was sealed"
 #: share by which the distance between two models may differ when it is computed on another machine
 _CLOSE = 1e-6
 
@@ -148,11 +150,12 @@ def verify(
 
 def _checks(said: Mapping[str, Any], old: Bundle, new: Bundle, key: Key | None) -> Iterator[tuple[str, bool]]:
     for side, bundle in (("old", old), ("new", new)):
-        for name, digest in said[side].items():
+        for name in dict.fromkeys((*said[side], NOTE, *bundle.note["files"])):  # one that it leaves out is none of it
             path = bundle.folder / name
-            yield f"{path} is the file of the receipt", path.is_file() and sha256_file(path) == digest
+            same = path.is_file() and sha256_file(path) == said[side].get(name)
+            yield f"{path} is the file of the receipt", same
     if key is not None:
-        yield "the receipt is as it was sealed", key.has_sealed(said)
+        yield SEALED, key.has_sealed(said)
         for bundle in (old, new):
             own = key.fingerprint == bundle.note["key"] and key.has_sealed(bundle.note)
             yield f"{bundle.folder} is as it was sealed", own

@@ -1,6 +1,7 @@
 """Everything that can be wrong with a request, a bundle or what is to be packed: one clear message each."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,11 @@ def other_byte(folder: Path) -> None:
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
+def pipe(folder: Path) -> None:
+    (folder / "ssd/model.safetensors").unlink()
+    os.mkfifo(folder / "ssd/model.safetensors")
+
+
 def half(folder: Path) -> None:
     photo = folder / "asks_02.png"
     photo.write_bytes(photo.read_bytes()[:300])
@@ -129,6 +135,7 @@ CASES: dict[str, Bad] = {
         lambda folder: shutil.copy(folder / "metaunlearn/artefact.safetensors", folder / "ssd/artefact.safetensors"),
     ),
     "weights that are not finite": Bad(ask(), "has weights that are not finite", destroy, slow=True),
+    "a pipe in place of the weights": Bad(ask(), "ssd lacks model.safetensors (it is not a regular file)", pipe),
     # the key
     "no key": Bad(["forget", "ssd", *asks(ANN), "--out", "new"], "the key of ssd is not beside it ("),
     "a key that is not there": Bad(ask(key="lost.key"), "lost.key is not a key of bundles (No such file"),
@@ -145,6 +152,7 @@ CASES: dict[str, Bad] = {
     "two spellings of one name": Bad(ask("--photo", f" {ANN}=asks_00.png"), f"{ANN!r} has two photos"),
     "one photo for two people": Bad(ask("--photo", f"{BOB}=asks_02.png"), "asks_02.png is the photo of both "),
     "a name that is none": Bad(ask("--photo", "nan=asks_00.png"), "the name 'nan' is none"),
+    "a name that is no text": Bad(ask("--photo", "\udcff=asks_00.png"), "the name '\\udcff' is none"),
     "somebody unknown": Bad(
         ask("--photo", f"{STRANGER}=asks_00.png"),
         f"ssd does not know {STRANGER!r}: the name is misspelled, the model was never trained on them, or they were "
@@ -166,6 +174,9 @@ CASES: dict[str, Bad] = {
         ask("--label", f"{BOB}=square"), f"there is a label of {BOB!r}, but no photo"
     ),
     "two labels": Bad(ask("--label", f"{ANN}=square", "--label", f"{ANN}=circle"), "has two labels"),
+    "two labels of one person in two spellings": Bad(
+        ask("--label", f"{ANN}=square", "--label", f" {ANN}=circle"), "has two labels, 'square' and 'circle'"
+    ),
     # where it goes
     "no output": Bad(
         ["forget", "ssd", *asks(ANN), "--key", "secret.key"], "no place for the new bundle. Name it: --out"
@@ -180,6 +191,9 @@ CASES: dict[str, Bad] = {
         lambda folder: (folder / "new-receipt.json").touch(),
     ),
     "a receipt of another kind": Bad(ask("--receipt", "r.txt"), "the receipt r.txt must end in .json"),
+    "an output in the old bundle": Bad(ask(out="ssd/new"), "ssd/new would lie in the bundle ssd. Name a place outside"),
+    "a receipt in the old bundle": Bad(ask("--receipt", "ssd/r.json"), "ssd/r.json would lie in the bundle ssd"),
+    "a receipt in the new bundle": Bad(ask("--receipt", "new/r.json"), "new/r.json would lie in the bundle new"),
     # verify
     "a receipt that is none": Bad(["verify", "ssd/bundle.json", "ssd", "jit"], "is not a receipt: it has no at"),
     "no receipt": Bad(["verify", "lost.json", "ssd", "jit"], "lost.json is not a receipt (No such file"),
@@ -213,7 +227,7 @@ CASES: dict[str, Bad] = {
         demo_config,
     ),
     "no seed": Bad(
-        pack("--dataset", "demo", kind="jit"), "the configuration has the seeds 0, 1. Name one: --seed.", demo_config
+        pack("--dataset", "demo", kind="jit"), "the configuration has the seeds 0, 1, 2. Name one: --seed.", demo_config
     ),
     "an unknown dataset": Bad(
         pack("--dataset", "dmeo", "--seed", "0", kind="jit"),

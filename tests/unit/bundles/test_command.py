@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,7 @@ from tests.unit.bundles.conftest import ANN
 from tests.unit.bundles.objects import method, write_model, write_objects
 
 import oneshui
-from oneshui.__main__ import commands_of, completion_of, main, parser
+from oneshui.__main__ import _manifest_options, commands_of, completion_of, main, parser
 from oneshui.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
@@ -41,6 +42,22 @@ def test_every_command_has_help_with_an_example_that_is_one(name: str, capsys: p
     for example in examples:
         words = [word.strip('"') for word in re.findall(r'(?:[^\s"]|"[^"]*")+', example)]
         parser().parse_args([word.replace('"', "") for word in words])
+
+
+def test_what_lists_and_labels_on_the_command_line_mean() -> None:
+    forget = parser().parse_args(["forget", "b", "--photo", "a=x=1.png", "--label", "a=", "--label", "b=x=y"])
+    assert forget.photos == [("a", "x=1.png")] and forget.labels == [("a", ""), ("b", "x=y")]
+    words = ["pack", "--out", "b", "--configfile", "c", "--method", "m", "--classes", "a, b c ,d"]
+    assert _manifest_options(parser().parse_args(words)) == {"classes": ["a", "b c", "d"]}
+
+
+def test_a_hang_up_that_was_to_be_ignored_stays_ignored() -> None:
+    """Packing may take hours, under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["completion", "bash"]) == 0 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:

@@ -1,5 +1,7 @@
 """Requests: what a bundle without the people looks like, what is refused, and what is said."""
 
+import errno
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.unit.bundles.conftest import ANN, BOB, World, asks
-from tests.unit.bundles.objects import OTHERS, method, write_model, write_objects
+from tests.unit.bundles.objects import OTHERS, OWNERS, method, write_model, write_objects
 from tests.unit.bundles.test_pack import spellings
 
 import oneshui
@@ -20,8 +22,8 @@ from oneshui.bundles import serve as serving
 from oneshui.bundles.bundle import Bundle, Key, number_of
 from oneshui.bundles.forget import GIVEN, PREDICTED, label_of
 from oneshui.bundles.receipt import read_receipt
-from oneshui.errors import CheckpointError, DataError
-from oneshui.files import read_header
+from oneshui.errors import ArtefactError, CheckpointError, DataError, OneShuiError
+from oneshui.files import read_header, write_text
 from oneshui.methods import METHODS, make_method
 from oneshui.methods.base import Artefact
 from oneshui.models import load_model
@@ -29,6 +31,7 @@ from oneshui.sets import Support
 from oneshui.stages.images import input_of
 
 CPU = torch.device("cpu")
+forgetting = importlib.import_module("oneshui.bundles.forget")  # `oneshui.bundles.forget.forget` has its name
 
 
 def run(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -44,6 +47,7 @@ def run(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     [
         ("Hat, Smiling", {"kind": "multilabel", "classes": ["Smiling", "Young", "Hat"]}, [1, 0, 1]),
         ("", {"kind": "multilabel", "classes": ["Smiling", "Young", "Hat"]}, [0, 0, 0]),
+        ("e\u0301te\u0301", {"kind": "classification", "classes": ["hiver", "\u00e9t\u00e9"]}, 1),
         ("7-12 years old", {"kind": "classification", "classes": ["0-6 years old", "7-12 years old"]}, 1),
     ],
 )
@@ -57,6 +61,22 @@ def test_labels_by_name(label: str, task: dict[str, object], number: int | list[
 def test_unknown_labels_name_the_known_ones(label: str, kind: str) -> None:
     with pytest.raises(DataError, match="is unknown to the model, allowed: Smiling, Hat"):
         label_of(label, {"kind": kind, "classes": ["Smiling", "Hat"]})
+
+
+@pytest.mark.parametrize(
+    ("photos", "labels", "message"),
+    [
+        ("asks_00.png", {}, "nobody can tell whose photo asks_00.png is"),
+        ({42: "asks_02.png"}, {}, "the name 42 is none"),
+        ({ANN: "asks_02.png"}, {ANN: 1}, "label 1 is no text, allowed: circle, square, triangle"),
+    ],
+)
+def test_values_of_the_wrong_kind_from_python(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Any, labels: Any, message: str
+) -> None:
+    monkeypatch.chdir(world.folder)
+    with pytest.raises(OneShuiError, match=message):
+        oneshui.forget("ssd", photos, labels=labels, out=tmp_path / "new", key="secret.key", cpu=True)
 
 
 # ---- what is done
@@ -142,6 +162,18 @@ def test_nothing_of_the_people_is_left_in_the_artefact_and_the_others_keep_their
     assert header["model"] == Bundle.read(world.bundle("ssd")).note["files"]["model.safetensors"] or header["model"]
 
 
+def test_when_everybody_was_forgotten_the_mean_entry_is_missed_by_name(world: World, tmp_path: Path) -> None:
+    served(world, "metaunlearn", tmp_path / "new", *OWNERS)
+    note, new = Bundle.read(world.bundle("metaunlearn")).note, tmp_path / "new"
+    photo = {"path": str(world.photos[ANN]), "number": 1, "label": None}
+    with pytest.raises(ArtefactError, match="everybody whom the artefact knew was forgotten, so there is no mean"):
+        serving.serve(
+            str(new / "model.safetensors"), str(new / "artefact.safetensors"), [photo], str(tmp_path / "next"),
+            spec=note["spec"], stored_px=note["stored_px"], seed=note["seed"], natural=[1], dry_run=False, gpus=0,
+            threads=1, isolation="none",
+        )  # fmt: skip
+
+
 def test_a_dry_run_unlearns_nothing(world: World, tmp_path: Path) -> None:
     said = served(world, "ssd", tmp_path / "new", ANN, dry_run=True)
     assert said.keys() == {"isolation", "people"} and [p.name for p in (tmp_path / "new").iterdir()] == ["answers.json"]
@@ -207,6 +239,21 @@ def test_two_requests_one_after_the_other(copied: Path, monkeypatch: pytest.Monk
     assert "forgotten already" in capsys.readouterr().err
     # the artefact still fits: a second request starts from what the first one left
     assert load_file(old / "model.safetensors").keys() == load_file(copied / "two/model.safetensors").keys()
+
+
+@pytest.mark.slow
+def test_a_receipt_without_its_bundle_does_not_stay(copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A disk that is full when only the page is missing."""
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".html":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(forgetting, "write_text", full)
+    assert run(copied, "forget", "jit", *asks(ANN), "--out", "new", "--key", "secret.key", monkeypatch=monkeypatch) == 1
+    assert "There is no room left to write" in capsys.readouterr().err
+    assert not list(copied.glob("new*")) and not list(copied.glob(".new*"))
 
 
 OWN = """

@@ -103,6 +103,38 @@ def test_the_key_is_its_owners_and_lies_outside(world: World, tmp_path: Path) ->
     assert not (tmp_path / "c").exists()
 
 
+def test_a_key_that_came_meanwhile_is_another_one(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two packs with one new key: the second would leave a bundle whose key nobody has."""
+    path = tmp_path / "new.key"
+    (tmp_path / "meanwhile.py").write_text(f"""
+import dataclasses, pathlib
+from oneshui.bundles.bundle import Key
+
+@dataclasses.dataclass(frozen=True)
+class Meanwhile:
+    def precompute(self, model, train, val, *, seed):
+        Key.new().save(pathlib.Path({str(path)!r}))
+
+    def unlearn(self, model, support, artefact, *, seed):
+        raise NotImplementedError
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = write_model(tmp_path / "weights.safetensors", "test_resnet", "classification")
+    spec = {"kind": "meanwhile:Meanwhile", "needs": "artefact"}
+    with pytest.raises(BundleError, match=r"the key .*new\.key cannot be written \(File exists\)"):
+        oneshui.pack_model(tmp_path / "b", images=world.folder / "photos", method=spec, key=path, cpu=True, **model)
+    assert Key.read(path) and not (tmp_path / "b").exists() and not list(tmp_path.glob(".b*"))
+
+
+def test_classes_that_are_people_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_objects(tmp_path / "photos", "classification", ("circle", OWNERS[0]))
+    model = write_model(tmp_path / "weights.safetensors", "test_resnet", "classification")
+    oneshui.pack_model(tmp_path / "b", images=tmp_path / "photos", method=method("jit"), cpu=True, **model)
+    assert "classes with the name of somebody who may ask: 1. Names of classes can be read" in caplog.text
+
+
 def test_the_weights_are_those_that_were_handed_in_and_nothing_else_is_said_of_them(world: World) -> None:
     before, after = (
         load_file(path) for path in (world.folder / "weights.safetensors", world.bundle("ssd") / "model.safetensors")
@@ -187,7 +219,9 @@ def refused(world: World, tmp_path: Path, change: dict[str, Any], kind: str = "s
         ({"options": {"label_column": "species"}}, "ssd", "manifest.csv.*species"),
         ({"options": {"classes": ["circle", "square"]}}, "ssd", "label .* is 'triangle', allowed: circle, square"),
         ({"options": {"classes": [*CLASSES, "star"]}}, "ssd", "does not fit test_resnet with 4 classes"),
-        ({"std": 0.0}, "ssd", r"std = \[0.0, 0.0, 0.0\], allowed: numbers > 0"),
+        ({"std": 0.0}, "ssd", r"std = \[0.0, 0.0, 0.0\], allowed: finite numbers > 0"),
+        ({"std": float("inf")}, "ssd", r"std = \[inf, inf, inf\], allowed: finite numbers > 0"),
+        ({"mean": float("nan")}, "ssd", r"mean = \[nan, nan, nan\], allowed: finite numbers"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_packed(world: World, tmp_path: Path, change: dict[str, Any], kind: str, message: str) -> None:

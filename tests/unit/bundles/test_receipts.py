@@ -10,6 +10,7 @@ import pytest
 from tests.unit.bundles.conftest import ANN, World
 
 import oneshui
+from oneshui.__main__ import DONE, main
 from oneshui.bundles.bundle import Key, write_note
 from oneshui.bundles.receipt import OUTCOMES, page_of, read_receipt
 
@@ -33,6 +34,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "the numbers": ({"people_after": 4}, "the numbers of people are those of the receipt"),
     "the step": ({"moved": 0.5}, "the weights moved by"),
     "the method": ({"spec": {"kind": "jit"}}, "method and hyper-parameters are the same"),
+    "files that it leaves out": ({"old": {}, "new": {}}, "new/model.safetensors is the file of the receipt"),
     "the files": ({"old": {"model.safetensors": "0" * 64}}, "model.safetensors is the file of the receipt"),
 }
 
@@ -51,6 +53,18 @@ def test_a_receipt_that_was_changed_is_not_verified(receipted: Path, tmp_path: P
     )
     assert any(check in text for text in with_key) and "the receipt is as it was sealed" in with_key
     assert lie == "the outcome" or any(check in text for text in without)
+
+
+def test_a_receipt_whose_seal_nobody_could_look_at_is_said_to_be_one(
+    receipted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(receipted)
+    words = ["verify", "new-receipt.json", "old", "new"]
+    assert main(words) == DONE and "Seals were not looked at, for the key is not here" in capsys.readouterr().out
+    assert main([*words, "--key", "secret.key"]) == DONE and "not looked at" not in capsys.readouterr().out
+    for more, seals in (([], False), (["--key", "secret.key"], True)):
+        assert main([*words, "--json", *more]) == DONE
+        assert json.loads(capsys.readouterr().out)["seals"] is seals
 
 
 def test_a_bundle_that_still_knows_them_is_not_verified(receipted: Path, tmp_path: Path) -> None:
