@@ -399,7 +399,7 @@ def swept(*settings: tuple[str, int]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("along", ["people", "gap"])
 def test_a_sweep_has_a_point_for_every_mean_of_the_table(along: str) -> None:
-    frame = swept()
+    frame = swept(*([("mufac", 1), ("mufac", 5), ("mufac", 10)] if along == "people" else []))
     figure, points = sweep(frame, along)
     forget = frame.pivot(index=["dataset", "n"], columns="method", values="forget_mean")
     for quantity, count in (("tow", 9), ("refit_forget", 12)):  # the retrained model has no ToW
@@ -427,6 +427,8 @@ def test_trained_models_are_level_lines_where_one_setting_is_shown() -> None:
 
 
 def test_a_figure_of_one_setting_refuses_several() -> None:
+    with pytest.raises(DataError, match=r"kind people shows one dataset; the table has 2\. Name one"):
+        sweep(swept(), "people")
     with pytest.raises(DataError, match=r"kind kept shows one setting; the table has 3\. Name one"):
         sweep(swept(), "kept")
     with pytest.raises(DataError, match="no method of this table says how much it keeps"):
