@@ -15,14 +15,17 @@ from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
 
+#: last blocks with which identity edits were tried for the table
+_BLOCKS = 1
+
 
 def refuse_networks(
     config: Mapping[str, Any], table: str | Path, cache: str | Path, where: str = "the configuration"
 ) -> None:
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
-    A network that stands in ``table`` with the same options and input is known, for the kinds that have a column. What
-    is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only our kinds are tried.
+    A network that stands in ``table`` with the same options and input is known, for the kinds that have a column and
+    edits of one block. What is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only our kinds are tried.
 
     Args:
         config: the whole configuration.
@@ -40,7 +43,9 @@ def refuse_networks(
     for dataset, methods in _asked(config).items():
         training = config["training"][dataset]
         row = known.get(key_of(training), {})
-        problems = {name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row}
+        problems = {
+            name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row and _is_known(specs)
+        }
         untried = {name: specs for name, specs in methods.items() if name not in problems}
         if untried:
             problems |= _tried(training, untried, Path(cache), f"{where}: training/{dataset}")
@@ -77,6 +82,11 @@ def _asked(config: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]
 def _way(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a method's spec on which it depends what it asks of a network (``try_on``)."""
     return {name: spec[name] for name in ("kind", *METHODS[spec["kind"]].network_params) if name in spec}
+
+
+def _is_known(specs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the table says all of a method: a network of which one block can be edited may lack the next."""
+    return all(spec.get("blocks", _BLOCKS) <= _BLOCKS for spec in specs)
 
 
 def _tried(
