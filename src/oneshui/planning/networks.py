@@ -25,7 +25,8 @@ def refuse_networks(
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
     A network that stands in ``table`` with the same options and input is known, for the kinds that have a column and
-    edits of one block. What is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only our kinds are tried.
+    edits of one block. What is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only
+    our kinds are tried.
 
     Args:
         config: the whole configuration.
