@@ -280,6 +280,14 @@ def test_a_method_keeps_its_colour_in_every_figure() -> None:
     assert colours_of(["a", "b"]) == colours_of(["b", "a"])
     with pytest.raises(ConfigError, match="9 methods without a colour"):
         colours_of([f"m{i}" for i in range(9)])
+    again = colours_of([f"m{i}" for i in range(9)], repeat=True)
+    assert again["m8"] == again["m0"] and len(set(again.values())) == 8
+
+
+def test_the_report_takes_more_methods_than_there_are_colours() -> None:
+    rows = pd.concat([gains().tail(1).assign(method=f"m{i}", label=f"m{i}") for i in range(12)])
+    figure, _ = tow_gains(rows, 1) or (Figure(), "")
+    assert {f"m{i}" for i in range(12)} <= {text.get_text() for text in figure.axes[0].get_yticklabels()}
 
 
 def test_font_sizes_can_be_read_at_column_width() -> None:

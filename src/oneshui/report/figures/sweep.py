@@ -62,7 +62,7 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
     panels = [name for name in _PANELS if name == "tow" or table[f"{name}_mean"].notna().any()]
     level = along in ("kept", "compared")
     settings = list(dict.fromkeys(zip(table["dataset"], table["n"], strict=True)))
-    problem = several(along, table[["dataset", "n"]].to_dict("records"))
+    problem = several(along, [{"dataset": dataset, "n": n} for dataset, n in settings])
     if problem:
         raise DataError(problem)
     placed = table.assign(x=_places(table, along))
