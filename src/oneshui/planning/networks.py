@@ -100,8 +100,10 @@ def _tried(
     if path.exists():
         remembered: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return remembered
+    alike: dict[str, str] = {}  # methods that ask a network in the same ways are tried once
+    first = {name: alike.setdefault(repr(way), name) for name, way in ways.items()}
     question = json.dumps(
-        {"training": dict(training), "methods": {name: list(specs) for name, specs in methods.items()}}
+        {"training": dict(training), "methods": {name: list(methods[name]) for name in alike.values()}}
     )
     command = [sys.executable, "-W", "ignore", "-m", "oneshui.networks"]
     done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
@@ -114,7 +116,9 @@ def _tried(
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise ConfigError(f"{where}: {answer['error']}")
-    problems: dict[str, str] = answer["problems"]
+    problems: dict[str, str] = {
+        name: answer["problems"][one] for name, one in first.items() if one in answer["problems"]
+    }
     with contextlib.suppress(OSError):  # a folder that cannot be written to: the next plan asks again
         write_text(path, json.dumps(problems))
     return problems
