@@ -4,7 +4,8 @@
 
 reads a finished run of that configuration. The attacker has the model, the artefact and a photo. For the last edited
 layer they compute its inputs z on the photo, in the artefact's coordinates, and compare them with the keys that are
-kept of each person (largest cosine over positions and keys). AUC of the score for photos of people in the artefact
+kept of each person (largest cosine over positions and keys; of edits of low rank, whose keys are directions without a
+sign, the largest absolute value). AUC of the score for photos of people in the artefact
 against those of test people:
 
 - trained: images that the edits were made from;
@@ -45,13 +46,13 @@ class Attacker:
     Args:
         seed: of the run.
         artefact: that is attacked.
-        blocks: how many the edits are of.
+        spec: of its method.
     """
 
-    def __init__(self, seed: FinishedRun, artefact: Artefact, blocks: int) -> None:
-        self.artefact = artefact
+    def __init__(self, seed: FinishedRun, artefact: Artefact, spec: Mapping[str, Any]) -> None:
+        self.artefact, self.signed = artefact, spec["rank"] is None
         rows = torch.arange(len(seed.images.everything))[:4]
-        point: EditPoint = edit_points(seed.model, seed.images.everything.images(rows), blocks)[-1]
+        point: EditPoint = edit_points(seed.model, seed.images.everything.images(rows), int(spec["blocks"]))[-1]
         self.layer, self.recorder = point.layer, Recorder(seed.model, [point])
 
     def inputs(self, images: ImageSet) -> Tensor:
@@ -70,14 +71,15 @@ class Attacker:
         unit = torch.nn.functional.normalize(inputs, dim=2)
         best = torch.full((len(inputs), int(owner.max()) + 1), -1.0, dtype=torch.float64)
         for rows in torch.arange(len(inputs)).split(64):
-            cosine = (unit[rows] @ keys.T).amax(1)
+            cosine = unit[rows] @ keys.T
+            cosine = (cosine if self.signed else cosine.abs()).amax(1)
             best[rows] = best[rows].scatter_reduce(1, owner.expand(len(rows), -1), cosine, "amax")
         return best
 
 
 def measured(seed: FinishedRun, artefact: Artefact, spec: Mapping[str, Any]) -> dict[str, float]:
     """Return what an attacker reaches, by column, in percent."""
-    splits, attacker = seed.images.splits, Attacker(seed, artefact, int(spec["blocks"]))
+    splits, attacker = seed.images.splits, Attacker(seed, artefact, spec)
     train, test = seed.images.training_set(None), seed.images.role("test")
     test = test.subset(torch.arange(len(test))[:_MOST])
     reserved = splits[splits["is_support"] & (splits["role"] == "train")]

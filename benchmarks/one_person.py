@@ -7,9 +7,12 @@ own training images with the retrained model of all N, which never saw them eith
 same N people shows what noise does to so few photos: it differs from the first by chance alone.
 
 Columns, means over people: F, accuracy or mAP on the person's images; F minus that of the retrained model with the 95%
-interval by Student's t over people: what the method does wrong; |F minus ...|: that and the noise; ToW for a request of
+interval by Student's t over people, who are taken as independent, although those of one seed share its models: what the
+method does wrong; |F minus ...|: that and the noise; ToW for a request of
 one (R and T on the retain and test images of the request of N); KL to the retrained model on the person's images.
 """
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,7 +111,7 @@ def main() -> None:
     parser = arguments("One person asks: noise of few photos, and the method.")
     parser.add_argument("--people", type=int, default=10, help="N: there must be retrained models of so many")
     parser.add_argument("--methods", nargs="+", default=["edits", "fold_model"])
-    parser.add_argument("--csv")
+    parser.add_argument("--csv", type=lambda text: Path(text).absolute())  # the runs are read from their own folder
     given = parser.parse_args()
     rows = pd.DataFrame([row for seed in finished_runs(given, given.people) for row in rows_of(seed, given.methods)])
     if given.csv:

@@ -7,14 +7,19 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import torch
 from benchmarks import gpu
 from benchmarks.__main__ import DOCUMENTS, names_in, replaced
+from benchmarks.artefact_attack import Attacker
 from benchmarks.mufac import download_command, python_with
 
 from oneshui.config import SyntheticSpec
 from oneshui.data.raw_layouts import write_raw
+from oneshui.methods.base import Artefact
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -215,3 +220,18 @@ def test_a_script_that_fails_leaves_its_part(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "failed: nowhere" in done.stderr
     assert "old" in document.read_text()
+
+
+def test_the_attack_on_edits_of_low_rank_does_not_depend_on_the_sign_of_a_direction() -> None:
+    draw = torch.Generator().manual_seed(0)
+    keys, photos = torch.randn(4, 6, generator=draw), torch.randn(3, 2, 6, generator=draw).double()
+    attacker = cast(Attacker, SimpleNamespace(layer="l", signed=False))
+
+    def matches(signs: list[float]) -> torch.Tensor:
+        kept = {"l/keys": keys * torch.tensor(signs)[:, None], "l/rows": torch.tensor([1, 3])}
+        return Attacker.matches(attacker, photos, Artefact({**kept, "identities": torch.arange(2)}))
+
+    found = matches([1.0] * 4)
+    assert torch.equal(found, matches([-1.0, 1.0, -1.0, 1.0]))
+    cosines = torch.nn.functional.cosine_similarity(photos[:, :, None], keys[None, None].double(), dim=3).abs().amax(1)
+    torch.testing.assert_close(found, torch.stack([cosines[:, 0], cosines[:, 1:].amax(1)], 1))

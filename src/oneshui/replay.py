@@ -77,18 +77,21 @@ class Replayed:
 
 
 class _Recording:
-    """Tensors that stay where they are, and the graph that computes the outputs from the inputs."""
+    """Tensors that stay where they are, and the graph that computes the outputs from the inputs.
+
+    They have no part in autograd. A tensor that stays and takes in one leaf after the other would hold all of them.
+    """
 
     def __init__(self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph) -> None:
-        self._inputs, self._graph = [each.clone() for each in inputs], graph
+        self._inputs, self._graph = [each.detach().clone() for each in inputs], graph
         with torch.cuda.graph(graph):
             self._outputs = computation(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+            own.copy_(given.detach())
         self._graph.replay()
-        return tuple(each.clone() for each in self._outputs)
+        return tuple(each.detach().clone() for each in self._outputs)
 
 
 #: graphs whose recording failed: torch's allocator may still ask them which memory is theirs

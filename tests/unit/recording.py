@@ -13,14 +13,14 @@ class StandIn:
     """What a recording does, without CUDA: it computes from tensors that stay, and its outputs stay."""
 
     def __init__(self, computation: replay.Computation, inputs: tuple[Tensor, ...], device: torch.device) -> None:
-        self.computation, self.inputs = computation, [each.clone() for each in inputs]
+        self.computation, self.inputs = computation, [each.detach().clone() for each in inputs]
         self.replays = 0
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
+            own.copy_(given.detach())
         self.replays += 1
-        return tuple(each.clone() for each in self.computation(*self.inputs))
+        return tuple(each.detach().clone() for each in self.computation(*self.inputs))
 
 
 def record_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:

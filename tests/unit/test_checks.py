@@ -148,6 +148,23 @@ def test_a_figure_that_nobody_draws_is_refused() -> None:
         check_figures(paper() | {"figures": figures}, "c.yaml")
 
 
+def test_a_figure_that_could_not_be_drawn_from_its_table_is_refused_before_anything_runs() -> None:
+    config = paper()
+    of = next(name for name, each in config["tables"].items() if len({b["dataset"] for b in each["blocks"]}) > 1)
+    table = config["tables"][of]
+    figures = config["figures"] = {"sweep": {"kind": "people", "table": of}}
+    refused(config, "figures/sweep: a figure of kind people shows one dataset; the table has ")
+    figures["sweep"] |= {"kind": "kept"}
+    refused(config, "figures/sweep: a figure of kind kept shows one setting; the table has ")
+    figures["sweep"] |= {"blocks": table["blocks"][:1]}
+    check(config, "my.yaml")
+    config["methods"] |= {f"m{i}": {"of": "ssd", "in_turn": 1 + i} for i in range(9)}
+    table["methods"] = [f"m{i}" for i in range(9)]  # one has the colour of SSD
+    check(config, "my.yaml")
+    table["methods"] = ["ssd", *table["methods"]]
+    refused(config, "figures/sweep: a figure has 9 methods without a colour of their own (m0, ")
+
+
 @pytest.mark.parametrize(
     ("data_root", "folder", "refused"),
     [

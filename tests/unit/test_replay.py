@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -66,6 +67,13 @@ def images_on(device: torch.device, n: int = 36) -> ImageSet:
     return ImageSet(pixels.to(device), ids.to(device), labels.to(device), ids, InputSpec(16, 0.5, 0.5), TASK, device)
 
 
+class Empty:
+    """A graph of nothing."""
+
+    def replay(self) -> None:
+        """Compute nothing."""
+
+
 class Waits(nn.Module):
     """A layer that asks the device for a number, which no recording can."""
 
@@ -117,6 +125,17 @@ def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list
     replayed = Replayed(lambda x: (x,), CPU)
     outputs = [replayed(torch.tensor([float(i)]))[0] for i in range(WARM_UP + 3)]
     assert [float(each) for each in outputs] == list(range(WARM_UP + 3))
+
+
+def test_a_recording_holds_no_leaf_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each simulated request of meta-training would leave a copy of the network on the GPU."""
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    recording = replay._Recording(lambda x: (2 * x,), (torch.ones(2, requires_grad=True),), cast(Any, Empty()))
+    for i in range(2):
+        (output,) = recording.replay((torch.full((2,), float(i), requires_grad=True),))
+    (own,) = recording._inputs
+    assert own.tolist() == [1.0, 1.0]
+    assert not own.requires_grad and own.grad_fn is None and not output.requires_grad
 
 
 def test_a_recording_that_fails_leaves_every_call_as_it_is(

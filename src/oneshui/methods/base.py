@@ -188,19 +188,25 @@ def unlearn_in_turn(
 ) -> Unlearned:
     """Serve a request in parts of ``size`` people, each with the model and the artefact that the last one left.
 
-    Diagnostics are those of the part in which each was largest. Cost: as many requests as there are parts.
+    Diagnostics are those of the part in which each was largest; people whom nobody knows are counted in all parts, and
+    the whole is saturated where every part is. Cost: as many requests as there are parts.
     """
-    diagnostics: dict[str, float | bool] = {}
+    found: list[dict[str, float | bool]] = []
     for rows in torch.arange(len(support.images)).split(size):
         part = Support(
             support.images[rows.to(support.images.device)], support.labels[rows.to(support.labels.device)],
             support.identities[rows], support.task,
         )  # fmt: skip
         served = method.unlearn(model, part, artefact, seed=seed)
-        for name, value in served.checked().items():
-            diagnostics[name] = max(value, diagnostics.get(name, value))
+        found.append(served.checked())
         model = served.model.eval()
         artefact = artefact and without(method, artefact, part.identities)
+    names = dict.fromkeys(name for each in found for name in each)
+    diagnostics = {name: max(each[name] for each in found if name in each) for name in names}
+    if "saturated" in names:
+        diagnostics["saturated"] = all(each.get("saturated", False) for each in found)
+    if "unknown_identities" in names:
+        diagnostics["unknown_identities"] = sum(each.get("unknown_identities", 0.0) for each in found)
     return Unlearned(model, diagnostics)
 
 

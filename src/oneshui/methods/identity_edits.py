@@ -109,8 +109,8 @@ class IdentityEdits(params.IdentityEdits):
         """Return keys and changes of every person and layer.
 
         Cost: two forward passes of the model and of each fold model over D_tr, and for each person a few over their
-        own images and a solution with as many rows as these have positions. Memory: the models, and d_in^2 numbers a
-        layer, whatever the number of people.
+        own images and a solution with as many rows as these have positions. Memory: the models, d_in^2 numbers a
+        layer, and all edits in float64.
         """
         points = self._points(model, train)
         others = [fold.load() for fold in out_of_fold]

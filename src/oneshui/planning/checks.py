@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from oneshui.checked import read
-from oneshui.config import FACES, check_config, grid_points, raw_path
+from oneshui.config import FACES, TRAINED, check_config, grid_points, raw_path
 from oneshui.data.layouts import annotation_files, check_layouts
 from oneshui.errors import ConfigError
 from oneshui.methods import METHODS, artefact_spec, known_kind, needs_of, params_of, serves_every_n
-from oneshui.report.figures import KINDS
+from oneshui.report.figures import KINDS, several
+from oneshui.report.style import colours_of
 
 #: combinations of a grid that are checked; whoever has more waits for hours until the last of them is refused
 _COMBINATIONS = 1000
@@ -173,12 +174,24 @@ def _specs(
 
 
 def check_figures(config: Mapping[str, Any], where: str = "the configuration") -> None:
-    """Refuse a figure that nobody draws.
+    """Refuse a figure that nobody draws, or that would be refused once its table is there.
 
     Raises:
-        ConfigError: it names the figure and the kinds that there are.
+        ConfigError: it names the figure and what is allowed.
     """
     for name, figure in config["figures"].items():
         if figure["kind"] not in (*KINDS, FACES):
             allowed = f"{', '.join(KINDS)} or {FACES}"
             raise ConfigError(f"{where}: figures/{name}/kind = {figure['kind']!r}, allowed: {allowed}")
+        if figure["kind"] == FACES:
+            continue
+        table = config["tables"][figure["table"]]
+        problem = several(figure["kind"], figure.get("blocks") or table["blocks"])
+        if problem:
+            raise ConfigError(f"{where}: figures/{name}: {problem}")
+        if KINDS[figure["kind"]].by_colour:
+            kinds = {method: config["methods"][method]["kind"] for method in table["methods"]}
+            try:
+                colours_of([*TRAINED, *kinds], kinds)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: figures/{name}: {error}") from error

@@ -15,14 +15,18 @@ from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
 from oneshui.methods import METHODS
 
+#: last blocks with which identity edits were tried for the table
+_BLOCKS = 1
+
 
 def refuse_networks(
     config: Mapping[str, Any], table: str | Path, cache: str | Path, where: str = "the configuration"
 ) -> None:
     """Raise if a network is to be trained for a table of which one of its methods cannot work with it.
 
-    A network that stands in ``table`` with the same options and input is known, for the kinds that have a column. What
-    is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only our kinds are tried.
+    A network that stands in ``table`` with the same options and input is known, for the kinds that have a column and
+    edits of one block. What is not known is tried once, in a process of its own; the answer is kept in ``cache``. Only
+    our kinds are tried.
 
     Args:
         config: the whole configuration.
@@ -40,7 +44,9 @@ def refuse_networks(
     for dataset, methods in _asked(config).items():
         training = config["training"][dataset]
         row = known.get(key_of(training), {})
-        problems = {name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row}
+        problems = {
+            name: row[kind] for name, specs in methods.items() if (kind := specs[0]["kind"]) in row and _is_known(specs)
+        }
         untried = {name: specs for name, specs in methods.items() if name not in problems}
         if untried:
             problems |= _tried(training, untried, Path(cache), f"{where}: training/{dataset}")
@@ -79,6 +85,11 @@ def _way(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: spec[name] for name in ("kind", *METHODS[spec["kind"]].network_params) if name in spec}
 
 
+def _is_known(specs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the table says all of a method: a network of which one block can be edited may lack the next."""
+    return all(spec.get("blocks", _BLOCKS) <= _BLOCKS for spec in specs)
+
+
 def _tried(
     training: Mapping[str, Any], methods: Mapping[str, Iterable[Mapping[str, Any]]], cache: Path, where: str
 ) -> dict[str, str]:
@@ -89,8 +100,10 @@ def _tried(
     if path.exists():
         remembered: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return remembered
+    alike: dict[str, str] = {}  # methods that ask a network in the same ways are tried once
+    first = {name: alike.setdefault(repr(way), name) for name, way in ways.items()}
     question = json.dumps(
-        {"training": dict(training), "methods": {name: list(specs) for name, specs in methods.items()}}
+        {"training": dict(training), "methods": {name: list(methods[name]) for name in alike.values()}}
     )
     command = [sys.executable, "-W", "ignore", "-m", "oneshui.networks"]
     done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
@@ -103,7 +116,9 @@ def _tried(
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise ConfigError(f"{where}: {answer['error']}")
-    problems: dict[str, str] = answer["problems"]
+    problems: dict[str, str] = {
+        name: answer["problems"][one] for name, one in first.items() if one in answer["problems"]
+    }
     with contextlib.suppress(OSError):  # a folder that cannot be written to: the next plan asks again
         write_text(path, json.dumps(problems))
     return problems

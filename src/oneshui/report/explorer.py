@@ -59,7 +59,7 @@ def chart(
     # 4 digits: what the text of a dot shows, and one more
     dots["distance"] = [float(f"{value:.4g}") for value in dots["distance"]]
     spec = json.loads(resources.files("oneshui.report").joinpath("explorer.json").read_text(encoding="utf-8"))
-    colours = colours_of(methods, kinds)
+    colours = colours_of(methods, kinds, repeat=True)
     values = {"labels": list(labels.values()), "measures": [_measure(name) for name in measures]}
     options = {
         "setting": [setting_name(*setting) for setting in settings],

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from oneshui.config import TRAINED
@@ -77,7 +78,9 @@ RC: dict[Any, Any] = {
 }
 
 
-def colours_of(methods: Iterable[str], kinds: Mapping[str, str] | None = None) -> dict[str, str]:
+def colours_of(
+    methods: Iterable[str], kinds: Mapping[str, str] | None = None, *, repeat: bool = False
+) -> dict[str, str]:
     """Return a colour for each method that stands out from white paper.
 
     The first method of a kind has the kind's colour. The others get spare ones, in alphabetical order.
@@ -85,9 +88,10 @@ def colours_of(methods: Iterable[str], kinds: Mapping[str, str] | None = None) -
     Args:
         methods: of a figure, in its order.
         kinds: of methods; one that is left out has the kind that it is called.
+        repeat: a spare colour may come again, because names or shapes stand beside the colours.
 
     Raises:
-        ConfigError: there are more methods without a colour of their own than spare colours.
+        ConfigError: there are more methods without a colour of their own than spare colours, and none may come again.
     """
     names = list(dict.fromkeys(methods))
     first: dict[str, str] = {}
@@ -95,12 +99,12 @@ def colours_of(methods: Iterable[str], kinds: Mapping[str, str] | None = None) -
         first.setdefault(kind_of(name, kinds), name)
     own = {name: COLOURS[kind] for kind, name in first.items() if kind in COLOURS}
     others = sorted(name for name in names if name not in own)
-    if len(others) > len(_SPARE_COLOURS):
+    if len(others) > len(_SPARE_COLOURS) and not repeat:
         raise ConfigError(
             f"a figure has {len(others)} methods without a colour of their own ({', '.join(others)}), allowed: "
             f"{len(_SPARE_COLOURS)}. Split the figure, or add colours to oneshui.report.style."
         )
-    spare = dict(zip(others, _SPARE_COLOURS, strict=False))
+    spare = dict(zip(others, cycle(_SPARE_COLOURS), strict=False))
     return {name: legible(own.get(name) or spare[name], "light") for name in names}
 
 

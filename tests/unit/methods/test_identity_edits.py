@@ -59,7 +59,13 @@ def images(people: Tensor, seed: int) -> ImageSet:
 
 
 TRAIN, VAL = images(PEOPLE, 1), images(torch.arange(100, 104).repeat_interleave(3), 2)
-FOLDS = [OutOfFold(torch.arange(8)[k::2], lambda k=k: network(10 + k)) for k in range(2)]
+
+
+def fold_models(folds: int) -> list[OutOfFold]:
+    return [OutOfFold(torch.arange(8)[k::folds], lambda k=k: network(10 + k)) for k in range(folds)]
+
+
+FOLDS = fold_models(2)
 
 
 def ask(*people: int) -> Support:
@@ -68,7 +74,7 @@ def ask(*people: int) -> Support:
 
 
 def precomputed(method: IdentityEdits = METHOD) -> Artefact:
-    return method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS)
+    return method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=fold_models(method.folds))
 
 
 def flow(model: nn.Module, pixels: Tensor, block: str) -> tuple[Tensor, Tensor]:
@@ -104,23 +110,24 @@ def change_of(z_own: Tensor, target: Tensor, z_all: Tensor, weight: float, ridge
     return weight * target.T @ z_own @ torch.linalg.inv(weight * z_own.T @ z_own + gram)
 
 
-def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float]) -> dict[str, Tensor]:
+def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float], folds: int) -> dict[str, Tensor]:
     """The changes of a person's edit: one layer after the other, each with the earlier ones applied."""
-    edited, model, fold = network(0), network(0), person % 2
+    edited, model, fold = network(0), network(0), person % folds
     own = TRAIN.pixels[person == PEOPLE]
     changes = {}
     for block in blocks:
         z_all, _ = flow(model, TRAIN.pixels, block)
         _, plain = flow(model, own, block)
         mapped = []
-        for number, other in enumerate(FOLDS):
-            fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % 2], VAL.pixels[VAL.identities % 2 == 0]])
+        for number, other in enumerate(fold_models(folds)):
+            fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % folds], VAL.pixels[VAL.identities % 2 == 0]])
             x, y = flow(other.load(), fit_on, block)[1], flow(model, fit_on, block)[1]
             at = ridge_map(x.flatten(0, 1), y.flatten(0, 1), 1e-3)
             mapped.append(at(flow(other.load(), own, block)[1].flatten(0, 1)))
         target = mapped[fold]
         if block != blocks[-1]:
-            target = plain.flatten(0, 1) + mapped[fold] - mapped[1 - fold]
+            others = [each for number, each in enumerate(mapped) if number != fold]
+            target = plain.flatten(0, 1) + mapped[fold] - sum(others) / (folds - 1)
         z, here = flow(edited, own, block)
         change = change_of(
             z.flatten(0, 1), target - here.flatten(0, 1), z_all.flatten(0, 1), weights[block], METHOD.ridge
@@ -133,12 +140,13 @@ def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float]) -> d
     return changes
 
 
+@pytest.mark.parametrize("folds", [2, 3])
 @pytest.mark.parametrize("blocks", [("layer4.0",), ("layer3.0", "layer4.0")])
-def test_the_unlearned_weights_are_those_of_the_direct_formula(blocks: tuple[str, ...]) -> None:
-    method = dataclasses.replace(METHOD, blocks=len(blocks))
+def test_the_unlearned_weights_are_those_of_the_direct_formula(blocks: tuple[str, ...], folds: int) -> None:
+    method = dataclasses.replace(METHOD, blocks=len(blocks), folds=folds)
     result = method.unlearn(network(0), ask(3, 4), precomputed(method), seed=0).model
     weights = {block: 20.0 if block == "layer4.0" else 5.0 for block in blocks}
-    expected = [direct(person, blocks, weights) for person in (3, 4)]
+    expected = [direct(person, blocks, weights, folds) for person in (3, 4)]
     for name, before in network(0).state_dict().items():
         block = name.removesuffix(".conv2.weight")
         moved = sum(change[block] for change in expected) if block in blocks else torch.zeros_like(before)

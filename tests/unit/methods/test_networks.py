@@ -85,3 +85,20 @@ def test_a_kind_without_a_column_is_tried(tmp_path: Path, monkeypatch: pytest.Mo
         assert tried.asked == [["ssd"]]  # and not metaunlearn, which has a column
         networks.refuse_networks(config, TABLE, tmp_path)
         assert tried.asked == [["ssd"]]
+
+
+@pytest.mark.slow  # two processes
+def test_edits_of_more_blocks_than_the_table_was_made_with_are_tried(tmp_path: Path) -> None:
+    config = yaml.safe_load((TABLE.parents[1] / "config/demo.yaml").read_text())
+    (dataset,) = config["training"]
+    (row,) = KNOWN[KNOWN["family"] == "ResNet"].to_dict("records")[:1]
+    config["training"][dataset] |= {"model": row["network"], "model_options": {}, "input_px": row["px"]}
+    few = PARAMS["identity_edits"]
+    edits = {"kind": "identity_edits", "params": few | {"blocks": 50}}
+    config["methods"] = {"edits": edits, "same": edits, "few": {"kind": "identity_edits", "params": few}}
+    config["tables"] = {"t": {"blocks": [{"dataset": dataset, "n": 1}], "methods": ["same", "few"]}}
+    with pytest.raises(ConfigError, match=r"method same cannot work with .*: blocks = 50, allowed: at most \d+"):
+        networks.refuse_networks(config, TABLE, tmp_path)
+    config["tables"]["t"]["methods"] = ["edits", "same"]
+    problems = networks._tried(config["training"][dataset], networks._asked(config)[dataset], tmp_path, "c")
+    assert set(problems) == {"edits", "same"} and problems["edits"] == problems["same"]

@@ -280,6 +280,14 @@ def test_a_method_keeps_its_colour_in_every_figure() -> None:
     assert colours_of(["a", "b"]) == colours_of(["b", "a"])
     with pytest.raises(ConfigError, match="9 methods without a colour"):
         colours_of([f"m{i}" for i in range(9)])
+    again = colours_of([f"m{i}" for i in range(9)], repeat=True)
+    assert again["m8"] == again["m0"] and len(set(again.values())) == 8
+
+
+def test_the_report_takes_more_methods_than_there_are_colours() -> None:
+    rows = pd.concat([gains().tail(1).assign(method=f"m{i}", label=f"m{i}") for i in range(12)])
+    figure, _ = tow_gains(rows, 1) or (Figure(), "")
+    assert {f"m{i}" for i in range(12)} <= {text.get_text() for text in figure.axes[0].get_yticklabels()}
 
 
 def test_font_sizes_can_be_read_at_column_width() -> None:
@@ -399,7 +407,7 @@ def swept(*settings: tuple[str, int]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("along", ["people", "gap"])
 def test_a_sweep_has_a_point_for_every_mean_of_the_table(along: str) -> None:
-    frame = swept()
+    frame = swept(*([("mufac", 1), ("mufac", 5), ("mufac", 10)] if along == "people" else []))
     figure, points = sweep(frame, along)
     forget = frame.pivot(index=["dataset", "n"], columns="method", values="forget_mean")
     for quantity, count in (("tow", 9), ("refit_forget", 12)):  # the retrained model has no ToW
@@ -427,6 +435,8 @@ def test_trained_models_are_level_lines_where_one_setting_is_shown() -> None:
 
 
 def test_a_figure_of_one_setting_refuses_several() -> None:
+    with pytest.raises(DataError, match=r"kind people shows one dataset; the table has 2\. Name one"):
+        sweep(swept(), "people")
     with pytest.raises(DataError, match=r"kind kept shows one setting; the table has 3\. Name one"):
         sweep(swept(), "kept")
     with pytest.raises(DataError, match="no method of this table says how much it keeps"):

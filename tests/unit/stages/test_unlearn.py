@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from oneshui.data.support import read_request
 from oneshui.errors import ArtefactError, CheckpointError, ConfigError, DataError
 from oneshui.files import sha256_file
 from oneshui.methods import METHODS, artefact_spec, make_method
-from oneshui.methods.base import Artefact, Unlearned, without
+from oneshui.methods.base import Artefact, Unlearned, unlearn_in_turn, without
 from oneshui.methods.scrub import SCRUB
 from oneshui.methods.ssd import SSD
 from oneshui.metrics.queries import query_rows
@@ -140,6 +140,23 @@ def test_people_in_turn_are_served_from_what_the_last_one_left(run: Run, spec: d
         artefact = without(method, artefact, part.identities)
     assert all(torch.equal(tensor, found[name]) for name, tensor in model.state_dict().items())
     assert any(not torch.equal(tensor, together[name]) for name, tensor in found.items())
+
+
+def test_a_request_in_turn_is_saturated_where_every_part_is() -> None:
+    class Moves:
+        def unlearn(self, model: Any, support: Support, artefact: Any, *, seed: int) -> Unlearned:
+            known = float((support.identities < limit).sum())
+            return Unlearned(
+                model, {"relative_step": 1e-3 * known, "unknown_identities": 1 - known, "loss": -1 - known}
+            )
+
+    asked = Support(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.arange(3), TASK)
+    for limit, saturated in ((3, False), (1, False), (0, True)):
+        served = unlearn_in_turn(cast(Any, Moves()), nn.Linear(1, 1), asked, None, size=1, seed=0)
+        assert served.checked().get("saturated", False) == saturated
+        assert served.diagnostics["unknown_identities"] == 3 - limit
+        assert served.diagnostics["relative_step"] == (1e-3 if limit else 0)
+        assert served.diagnostics["loss"] == (-2 if limit == 3 else -1)
 
 
 def test_data_may_be_gone_once_the_artefact_is_made(run: Run) -> None:

@@ -24,25 +24,46 @@ class Kind:
         module: in this package. Named, not imported: this list is read where matplotlib is not needed.
         needs: its inputs, in this order: table (the CSV), metrics, models, attacks or identities.
         shows: what it shows, for config/README.md.
+        by_colour: methods have colours, of which there are only so many.
+        one: of what it shows only one: ``setting`` or ``dataset``; empty: of nothing.
     """
 
     module: str
     needs: tuple[str, ...]
     shows: str
+    by_colour: bool = False
+    one: str = ""
 
 
 #: by name in the config
 KINDS = {
-    "table_bars": Kind("bars", ("table", "metrics"), "the measure on each set of images, and ToW"),
+    "table_bars": Kind("bars", ("table", "metrics"), "the measure on each set of images, and ToW", True),
     "training_curves": Kind("training", ("models",), "loss and measure by epoch"),
-    "roc": Kind("roc", ("attacks",), "ROC curves of the attack, of a table with `privacy: true`"),
+    "roc": Kind("roc", ("attacks",), "ROC curves of the attack, of a table with `privacy: true`", True),
     "hardness": Kind("identities", ("table", "identities"), "the paper's figure 4"),
     "harm": Kind("identities", ("table", "identities"), "the paper's figure 5"),
-    "people": Kind("sweep", ("table",), "ToW, linear probe and KL by the number of people who ask"),
-    "kept": Kind("sweep", ("table",), "the same of one setting, by what methods keep of a person"),
-    "gap": Kind("sweep", ("table",), "the same by what the original model knows of forget images beyond the retrained"),
-    "compared": Kind("sweep", ("table",), "the same of one setting, methods side by side"),
+    "people": Kind(
+        "sweep", ("table",), "ToW, linear probe and KL of one dataset, by the number of people who ask", True, "dataset"
+    ),
+    "kept": Kind("sweep", ("table",), "the same of one setting, by what methods keep of a person", True, "setting"),
+    "gap": Kind(
+        "sweep", ("table",), "the same by what the original model knows of forget images beyond the retrained", True
+    ),
+    "compared": Kind("sweep", ("table",), "the same of one setting, methods side by side", True, "setting"),
 }
+
+
+def several(kind: str, settings: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is wrong with the settings of a figure that shows one thing only, or nothing.
+
+    Args:
+        kind: one of ``KINDS``.
+        settings: that it would be drawn of: ``dataset`` and ``n``.
+    """
+    one = KINDS[kind].one
+    keys = {"setting": ("dataset", "n"), "dataset": ("dataset",)}.get(one, ())
+    many = len({tuple(each[key] for key in keys) for each in settings})
+    return f"a figure of kind {kind} shows one {one}; the table has {many}. Name one in blocks." if many > 1 else ""
 
 
 def draw(

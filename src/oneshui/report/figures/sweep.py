@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from oneshui.config import TRAINED
 from oneshui.errors import DataError
+from oneshui.report.figures import several
 from oneshui.report.style import DOUBLE_COLUMN, RC, colours_of, figure_name, legend_columns, setting_name
 from oneshui.report.tables import in_blocks, read_csv
 
@@ -55,16 +56,15 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
         The figure, and the points: dataset, n, method, x (NaN for level lines), quantity, value, std.
 
     Raises:
-        DataError: the table has no such numbers, or several settings where one is shown.
+        DataError: the table has no such numbers, or several settings or datasets where one is shown.
         ConfigError: there are more methods than colours.
     """
     panels = [name for name in _PANELS if name == "tow" or table[f"{name}_mean"].notna().any()]
     level = along in ("kept", "compared")
     settings = list(dict.fromkeys(zip(table["dataset"], table["n"], strict=True)))
-    if level and len(settings) != 1:
-        raise DataError(
-            f"a figure of kind {along} shows one setting; the table has {len(settings)}. Name one in blocks."
-        )
+    problem = several(along, [{"dataset": dataset, "n": n} for dataset, n in settings])
+    if problem:
+        raise DataError(problem)
     placed = table.assign(x=_places(table, along))
     parts = [
         placed[["dataset", "n", "method", "x"]].assign(

@@ -38,7 +38,7 @@ def tow_gains(rows: pd.DataFrame, decimals: int, kinds: Mapping[str, str] | None
     groups = [[row for row in records if bool(row["access_to_data"]) == with_data] for with_data in (False, True)]
     floor = rows.loc[rows["method"] == "ceiling", f"{GAIN}_mean"]
     reference = float(floor.iloc[0]) if len(floor) else math.nan
-    colours = colours_of((str(row["method"]) for row in records), kinds)
+    colours = colours_of((str(row["method"]) for row in records), kinds, repeat=True)
     with rc_context({**RC, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9}):
         lines = len(records) + bool(groups[1])
         figure = Figure(figsize=(_WIDTH, _LINE * lines + 0.8), layout="constrained")
