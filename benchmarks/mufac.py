@@ -135,6 +135,7 @@ def toy(config: dict[str, Any]) -> dict[str, Any]:
     training |= {"model": "test_resnet", "init_weights": "random", "input_px": 32, "mean": 0.5, "std": 0.5,
                  "epochs": 1, "warmup_epochs": 0}  # fmt: skip
     config["tables"]["mufac"] |= {"blocks": [{"dataset": "mufac", "n": 2}], "methods": ["jit"], "privacy": False}
+    config["tables"]["mufac_edits"] |= {"blocks": [{"dataset": "mufac", "n": 2}], "privacy": False, "traces": False}
     for method in config["methods"].values():
         method.pop("overrides", None)
     return {**config, "figures": {"mufac_bars": config["figures"]["mufac_bars"]}}
@@ -249,19 +250,21 @@ def run(args: argparse.Namespace) -> int:
              "else 'no GPU', 'with torch', torch.__version__)"],
             env=variables, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        decoded, wanted = ["results/data/mufac/images.npy"], ["tables", "figures"]
+        decoded, wanted = ["results/data/mufac/images.npy"], ["results/tables/mufac.csv", "figures"]
+        if args.edits:
+            wanted = ["results/tables/mufac_edits.csv"]
         status, decoding = snakemake(folder, config, place, args, decoded, python, variables)
         seconds = 0.0
         if status == "finished":
             status, seconds = snakemake(folder, config, place, args, wanted, python, variables)
-        table = folder / "results/tables/mufac.md"
+        table = folder / "results/tables" / ("mufac_edits.md" if args.edits else "mufac.md")
         found = {
             "machine": described.stdout.strip(), "status": status, "decoding_s": decoding, "seconds": seconds,
             "jobs_per_gpu": args.jobs_per_gpu, "rules": seconds_by_rule(folder),
             "table": table.read_text() if table.exists() else "", "log": (folder / "log").read_text()[-6000:],
         }  # fmt: skip
-        for path in (folder / "results/tables").glob("mufac.csv"):
-            shutil.copy(path, args.out / path.name)
+        if table.exists():
+            shutil.copy(table.with_suffix(".csv"), args.out / "mufac.csv")
     (args.out / "mufac.json").write_text(json.dumps(found, indent=1) + "\n")
     (args.out / "mufac.md").write_text(to_markdown(found))
     print(to_markdown(found))
@@ -290,6 +293,7 @@ def main() -> int:
     running.add_argument("--cores", type=int, default=2 * (os.cpu_count() or 1), help="for Snakemake")
     running.add_argument("--jobs-per-gpu", type=int, default=4)
     running.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    running.add_argument("--edits", action="store_true", help="the table of fold models and identity edits instead")
     running.add_argument("--toy", action="store_true")
     args = parser.parse_args()
     if args.command == "wheels":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from oneshui.errors import ArtefactError
 from oneshui.log import logger
 from oneshui.methods import params
-from oneshui.methods.base import Artefact, OutOfFold, Unlearned, parameters_of, relative_change
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned
 from oneshui.methods.identity_edits import folds_of_identities
 from oneshui.sets import ImageSet, Support
 
@@ -55,7 +55,8 @@ class FoldModel(params.FoldModel):
                     "fold_model: the people who ask are in %d folds; the model has forgotten %d of %d",
                     len(counts.nonzero()), int(counts[best]), len(asked),
                 )  # fmt: skip
-        found["relative_step"] = relative_change(parameters_of(model), parameters_of(result))
+        else:
+            found["relative_step"] = 0.0  # of another training there is no step: two differ by chance
         return Unlearned(result, found)
 
     def of_people(self, artefact: Artefact, rows: Tensor) -> Artefact:
