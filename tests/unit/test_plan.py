@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from oneshui.config import check_config
 from oneshui.errors import ConfigError, DataError
 from oneshui.methods.costs import Sizes
 from oneshui.methods.params import IDENTITY_EDITS_COST
@@ -540,6 +541,7 @@ def test_image_stores_are_read_by_every_job_that_sees_data() -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
 def test_our_configurations_can_be_planned_with_our_rates(name: str) -> None:
     config = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
+    check_config(config)  # fills in what methods take from others
     published = yaml.safe_load((ROOT / "resources/datasets.yaml").read_text())
     counts = {dataset: size_of(dataset, entry, published) for dataset, entry in config["datasets"].items()}
     found = plan(config, read_rates(ROOT / "resources/rates.csv"), counts=counts)

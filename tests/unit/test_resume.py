@@ -47,7 +47,7 @@ SPECS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: what is a step of each
 STEPS: dict[str, tuple[type, str]] = {
-    "metaunlearn": (MetaUnlearn, "_meta_step"), "ssd": (SSD, "_importance"), "pgu": (ImageSet, "images"),
+    "metaunlearn": (MetaUnlearn, "_meta_step"), "ssd": (ImageSet, "images"), "pgu": (ImageSet, "images"),
     "scrub": (SGD, "step"), "bad_teacher": (SGD, "step"), "selection": (SSD, "unlearn"),
 }  # fmt: skip
 

@@ -344,7 +344,7 @@ def check(campaign: Campaign, whole: Told, straight: Path) -> None:
     twice = {outputs: n for outputs, n in Counter(campaign.finished).items() if n > 1}
     assert not twice, f"made again although they were finished: {twice}"
     assert set(campaign.finished) <= set(whole.finished) and len(whole.finished) == len(set(whole.finished))
-    assert not differences(straight, folder)
+    assert (found := differences(straight, folder)) == [], found
     assert not left_over(folder)
     assert not working_in(folder)
 
