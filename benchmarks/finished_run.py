@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from oneshui.config import method_spec
+from oneshui.methods import artefact_of
 from oneshui.methods.base import Artefact
 from oneshui.models import load_model
 from oneshui.planning.checks import check
@@ -48,10 +49,9 @@ class FinishedRun:
         return load_model(Path(self.run.weights(model)), CPU).model
 
     def kept(self, method: str) -> tuple[dict[str, Any], Artefact]:
-        """Return hyper-parameters of a method and what it kept for every request size."""
-        path = Path(self.run.of_every_n.artefact(Model("pretrain", method)))
+        """Return hyper-parameters of a method and what it kept."""
         spec = method_spec(self.config["methods"], method, self.run.dataset, self.run.n)
-        return spec, Artefact.load(path, CPU)[0]
+        return spec, Artefact.load(Path(artefact_of(spec, self.run, Model("pretrain", method))), CPU)[0]
 
 
 def arguments(text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 
 from oneshui.config import FACES, PAIRED_SEED, index_options, method_spec
 from oneshui.errors import ConfigError
-from oneshui.methods import artefact_spec, folds_of, keeper_of, needs_of, reference_of, serves_every_n
+from oneshui.methods import artefact_of, artefact_spec, folds_of, keeper_of, needs_of, reference_of, serves_every_n
 from oneshui.report.figures import KINDS
 from oneshui.runs import ORIGINAL, RETRAINED, Model, Run, measured_of, models_of, runs_of
 
@@ -34,8 +34,6 @@ class Runs:
 
     def __init__(self, config: Config) -> None:
         self._config, self._seeds = config, list(config["seeds"])
-        self._for_each_n = methods_that_keep(config, every_n=False)
-        self._for_every_n = methods_that_keep(config, every_n=True)
 
     def index_spec(self, w: Any) -> dict[str, Any]:
         """The part of a dataset's entry that its index depends on."""
@@ -82,11 +80,11 @@ class Runs:
 
     def artefact(self, w: Any) -> str | list[str]:
         """What the method kept of the training data of the model it starts from, or nothing."""
-        keeper = keeper_of(self._config["methods"], w.method)
-        model = replace(_model(w).start, method=keeper)
-        if keeper in self._for_every_n:
-            return _run(w).of_every_n.artefact(model)
-        return _run(w).artefact(model) if keeper in self._for_each_n else []
+        methods = self._config["methods"]
+        keeper = keeper_of(methods, w.method)
+        if needs_of(methods[keeper]) != "artefact":
+            return []
+        return artefact_of(methods[keeper], _run(w), replace(_model(w).start, method=keeper))
 
     def fold_models(self, w: Any) -> list[str]:
         """The fold models that what a method keeps is made with, if it is."""

@@ -25,8 +25,10 @@ def clone(folder: Path) -> Path:
     """Make a folder with what a clone holds of the workflow."""
     folder.mkdir()
     for name in CLONE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)  # type: ignore[operator]
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name)
+        else:
+            shutil.copy(ROOT / name, folder / name)
     return folder
 
 

@@ -20,7 +20,7 @@ from oneshui.bundles.bundle import (
     write_note,
 )
 from oneshui.checked import read
-from oneshui.config import Method, check_config, method_spec
+from oneshui.config import Method, check_config, method_spec, per_channel
 from oneshui.data.images import open_pixels
 from oneshui.data.index import natural_order
 from oneshui.data.layouts import read_annotations
@@ -31,7 +31,7 @@ from oneshui.files import sha256_file, stored_px_of
 from oneshui.folders import own_folder
 from oneshui.leases import lease_gpu
 from oneshui.log import logger
-from oneshui.methods import METHODS, artefact_spec, known_kind, make_method, needs_of, serves_every_n
+from oneshui.methods import METHODS, artefact_of, artefact_spec, known_kind, make_method, needs_of
 from oneshui.methods.base import Artefact, KeepsPeople, UnlearningMethod
 from oneshui.models import ModelSpec, build_model, check_model, load_model, save_model
 from oneshui.runs import ORIGINAL, Model, Run
@@ -310,7 +310,7 @@ def _of_run(
     keeps = needs_of(spec) == "artefact"
     paths = {
         "model": run.weights(ORIGINAL), "splits": run.splits, "index": f"results/data/{run.dataset}/index.parquet",
-        **({"artefact": (run.of_every_n if serves_every_n(spec) else run).artefact(made)} if keeps else {}),
+        **({"artefact": artefact_of(spec, run, made)} if keeps else {}),
     }  # fmt: skip
     for what, path in paths.items():
         if not (folder / path).exists():
@@ -363,17 +363,18 @@ class _Input:
     def __init__(
         self, model: str, px: int | None, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
     ) -> None:
-        known = config_of(model)
-        if px is None and known is None:
-            raise ConfigError(f"timm does not say what input {model!r} has. Give input_px, mean and std.")
-        self.model, self.px = model, px if px is not None else int(known.input_size[-1])  # type: ignore[union-attr]
+        if px is None:
+            known = config_of(model)
+            if known is None:
+                raise ConfigError(f"timm does not say what input {model!r} has. Give input_px, mean and std.")
+            px = int(known.input_size[-1])
+        self.model, self.px = model, px
         timm_mean, timm_std = input_of_weights(model) if mean is None or std is None else (mean, std)
         self.mean, self.std = timm_mean if mean is None else mean, timm_std if std is None else std
 
     def spec(self, task: Task, options: dict[str, Any]) -> ModelSpec:
         """Return the model's description."""
-        mean, std = (value if isinstance(value, int | float) else tuple(value) for value in (self.mean, self.std))
-        return ModelSpec(self.model, task, self.px, mean, std, options)  # type: ignore[arg-type]
+        return ModelSpec(self.model, task, self.px, per_channel(self.mean), per_channel(self.std), options)
 
 
 def _image_set(

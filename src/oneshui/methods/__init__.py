@@ -13,7 +13,7 @@ from oneshui.config import NEEDS
 from oneshui.errors import ConfigError
 from oneshui.methods import params
 from oneshui.methods.costs import Cost
-from oneshui.runs import RETRAINED, Model
+from oneshui.runs import RETRAINED, Model, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +216,11 @@ def keeper_of(methods: Mapping[str, Any], method: str) -> str:
 def serves_every_n(entry: Mapping[str, Any]) -> bool:
     """Return whether the artefact of a config entry's method, or of its spec, is the same for every request size."""
     return entry["kind"] in METHODS and METHODS[entry["kind"]].folds
+
+
+def artefact_of(entry: Mapping[str, Any], run: Run, model: Model) -> str:
+    """Return the path of what the method of ``model`` kept for a run; ``entry`` is of the config, or its spec."""
+    return (run.of_every_n if serves_every_n(entry) else run).artefact(model)
 
 
 def folds_of(spec: Mapping[str, Any]) -> int:

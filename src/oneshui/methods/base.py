@@ -188,11 +188,17 @@ def unlearn_in_turn(
 ) -> Unlearned:
     """Serve a request in parts of ``size`` people, each with the model and the artefact that the last one left.
 
-    Diagnostics are those of the part in which each was largest; people whom nobody knows are counted in all parts, and
-    the whole is saturated where every part is. Cost: as many requests as there are parts.
+    A request of one part is served as it is. Of several, diagnostics are those of the part in which each was largest;
+    people whom nobody knows are counted in all parts, and the whole is saturated where every part is. Cost: as many
+    requests as there are parts.
     """
+    parts = torch.arange(len(support.images)).split(size)
+    if len(parts) == 1:
+        return method.unlearn(model, support, artefact, seed=seed)
     found: list[dict[str, float | bool]] = []
-    for rows in torch.arange(len(support.images)).split(size):
+    for number, rows in enumerate(parts):
+        if number and artefact is not None:
+            artefact = without(method, artefact, support.identities[parts[number - 1]])
         part = Support(
             support.images[rows.to(support.images.device)], support.labels[rows.to(support.labels.device)],
             support.identities[rows], support.task,
@@ -200,7 +206,6 @@ def unlearn_in_turn(
         served = method.unlearn(model, part, artefact, seed=seed)
         found.append(served.checked())
         model = served.model.eval()
-        artefact = artefact and without(method, artefact, part.identities)
     names = dict.fromkeys(name for each in found for name in each)
     diagnostics = {name: max(each[name] for each in found if name in each) for name in names}
     if "saturated" in names:
@@ -219,9 +224,10 @@ class DataUnlearningMethod(Protocol):
         """Return a new model; ``forget`` is D_f without the support images, ``retain`` is D_r."""
 
 
-def with_resume(function: Callable[..., T], resume: Resume) -> Callable[..., T]:
-    """Return a method's function with ``resume`` filled in, if it is one that can go on after a kill."""
-    return partial(function, resume=resume) if "resume" in signature(function).parameters else function
+def filled_in(function: Callable[..., T], **possible: Any) -> Callable[..., T]:
+    """Return a method's function with those arguments filled in that it takes: ``resume``, ``out_of_fold``."""
+    taken = signature(function).parameters
+    return partial(function, **{name: value for name, value in possible.items() if name in taken})
 
 
 def resumed_batches(

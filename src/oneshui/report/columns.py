@@ -294,8 +294,8 @@ _COST = Card(
 )
 _KEPT = Card(
     "What is kept",
-    "Size of what the method saves before the deletion: the file, and of methods that keep something of each person, "
-    "how many numbers a person has in it.",
+    "Size of all numbers that the method saves before the deletion, and of methods that keep something of each person, "
+    "how many of them are of one person.",
 )
 _SATURATED = Card("Saturated", "The step of the method was too small to change the model. Nothing was forgotten.")
 _DIVERGED = Card("Diverged", "The model answers NaN, or the step of the method destroyed it.")

@@ -7,7 +7,7 @@ import torch
 
 from oneshui.data.splits import fold_of
 from oneshui.errors import CheckpointError
-from oneshui.files import read_header
+from oneshui.files import read_header, sha256_file
 from oneshui.methods.base import OutOfFold
 from oneshui.models import load_model
 from oneshui.runs import Model, Run
@@ -27,6 +27,11 @@ def open_folds(paths: Sequence[Path], images: RunImages, run: Run, device: torch
         CheckpointError: a file is not that fold model, or was trained on other splits.
     """
     return [_open(path, fold, len(paths), images, run, device) for fold, path in enumerate(paths)]
+
+
+def naming_folds(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Return what says which fold models something was made with; nothing where there are none."""
+    return {"folds": [sha256_file(path) for path in paths]} if paths else {}
 
 
 def _open(path: Path, fold: int, folds: int, images: RunImages, run: Run, device: torch.device) -> OutOfFold:

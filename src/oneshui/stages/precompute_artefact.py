@@ -9,12 +9,11 @@ import torch
 
 from oneshui.devices import Cost
 from oneshui.errors import ConfigError
-from oneshui.files import sha256_file
 from oneshui.methods import artefact_spec, make_method
-from oneshui.methods.base import FoldMethod, UnlearningMethod, with_resume
+from oneshui.methods.base import FoldMethod, UnlearningMethod, filled_in
 from oneshui.resume import Resume, fingerprint
 from oneshui.runs import DataFiles, Model, Run
-from oneshui.stages.folds import open_folds
+from oneshui.stages.folds import naming_folds, open_folds
 from oneshui.stages.images import open_trained
 
 
@@ -46,17 +45,17 @@ def precompute_artefact(
     checkpoint, images = open_trained(model_path, data, device)
     unlearner: UnlearningMethod | FoldMethod = make_method(spec)
     train, val = images.training_set(checkpoint.metadata.get("n")), images.role("val")
-    folds = open_folds(fold_paths, images, run, device)
-    identity = {"method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run)}
-    if fold_paths:
-        identity["folds"] = [sha256_file(path) for path in fold_paths]
+    out_of_fold = open_folds(fold_paths, images, run, device)
+    identity = {
+        "method": model.method, "spec": artefact_spec(spec), "model": checkpoint.sha256, **asdict(run),
+        **naming_folds(fold_paths),
+    }  # fmt: skip
     # all parameters: with another micro_batch the artefact stays valid, but a pass over the data stands elsewhere
     computation = {**identity, "spec": dict(spec), **images.bound_to}
     resume = Resume.beside(output_path, fingerprint(computation, device), device)
-    precompute = with_resume(unlearner.precompute, resume)
-    out_of_fold = {"out_of_fold": folds} if folds else {}
+    precompute = filled_in(unlearner.precompute, resume=resume, out_of_fold=out_of_fold)
     with Cost(device) as cost:
-        artefact = precompute(checkpoint.model, train, val, seed=run.method_seed, **out_of_fold)
+        artefact = precompute(checkpoint.model, train, val, seed=run.method_seed)
     if artefact is None:
         raise ConfigError(f"method {model.method} keeps no artefact; unlearn it directly")
     cost.seconds += resume.seconds

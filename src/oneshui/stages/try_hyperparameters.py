@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ConfigError, DataError
-from oneshui.files import sha256_file, spec_hash, write_text
+from oneshui.files import spec_hash, write_text
 from oneshui.log import logger
 from oneshui.methods import artefact_spec, make_method, needs_of
-from oneshui.methods.base import Artefact, OutOfFold, Unlearned, with_resume
+from oneshui.methods.base import Artefact, OutOfFold, Unlearned, filled_in
 from oneshui.metrics.measure import measure
 from oneshui.metrics.tow import tug_of_war
 from oneshui.models import Checkpoint
@@ -28,7 +28,7 @@ from oneshui.runs import DataFiles, Run
 from oneshui.scoring import score_images
 from oneshui.seeds import seed_of, stream
 from oneshui.sets import ImageSet, Support
-from oneshui.stages.folds import open_folds
+from oneshui.stages.folds import naming_folds, open_folds
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.unlearn_with_data import rebuilder
 
@@ -80,10 +80,8 @@ def try_hyperparameters(
     ]
     before = [_values(checkpoint.model, trial, unseen) for trial in trials]
     out_of_fold = open_folds(fold_paths, images, run, device)
-    targets = [
-        {**values, "forget": _of_strangers(out_of_fold, trial.forget) if out_of_fold else values["test"]}
-        for values, trial in zip(before, trials, strict=True)
-    ]
+    forgotten = _of_strangers(out_of_fold, trials) if out_of_fold else [values["test"] for values in before]
+    targets = [{**values, "forget": value} for values, value in zip(before, forgotten, strict=True)]
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
     ]
@@ -93,7 +91,7 @@ def try_hyperparameters(
     named = fingerprint(
         {
             "spec": dict(spec), "grid": dict(grid), "requests": n_requests, "model": checkpoint.sha256, **asdict(run),
-            **images.bound_to, **({"folds": [sha256_file(path) for path in fold_paths]} if fold_paths else {}),
+            **images.bound_to, **naming_folds(fold_paths),
         },
         device,
     )  # fmt: skip
@@ -132,7 +130,7 @@ class _Candidates:
         out_of_fold: Sequence[OutOfFold],
     ) -> None:  # fmt: skip
         self.checkpoint, self.train, self.val, self.device, self.seed = checkpoint, train, val, device, seed
-        self.resume, self.more = resume, {"out_of_fold": out_of_fold} if out_of_fold else {}
+        self.resume, self.out_of_fold = resume, out_of_fold
         self.artefacts: dict[str, Artefact | None] = {}
 
     def state(self, note: dict[str, Any]) -> State:
@@ -156,10 +154,8 @@ class _Candidates:
         key = repr(artefact_spec(spec))
         if key not in self.artefacts:
             resume = Resume(self.resume.path, spec_hash([self.resume.fingerprint, key]), self.device)
-            precompute = with_resume(method.precompute, resume)
-            self.artefacts[key] = precompute(
-                model, self.train, self.val, seed=seed_of("select", self.seed), **self.more
-            )
+            precompute = filled_in(method.precompute, resume=resume, out_of_fold=self.out_of_fold)
+            self.artefacts[key] = precompute(model, self.train, self.val, seed=seed_of("select", self.seed))
         result = method.unlearn(model, trial.support, self.artefacts[key], seed=0)
         return result.model
 
@@ -173,15 +169,23 @@ def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, floa
     }
 
 
-def _of_strangers(out_of_fold: Sequence[OutOfFold], images: ImageSet) -> float:
-    """Return the measure of fold models on people's images, each person's by the model that never saw them."""
-    logits: dict[int, np.ndarray] = {}
+def _of_strangers(out_of_fold: Sequence[OutOfFold], trials: Sequence[_Trial]) -> list[float]:
+    """Return the measure on each trial's forget images, each person's answered by the fold model that never saw them.
+
+    A fold model is read once for all trials.
+    """
+    answers: list[dict[int, np.ndarray]] = [{} for _ in trials]
     for fold in out_of_fold:
-        rows = torch.isin(images.identities, fold.identities).nonzero()[:, 0]
-        if len(rows):
-            answers = score_images(fold.load(), images.subset(rows))["logits"]
-            logits |= dict(zip(rows.tolist(), answers, strict=True))
-    return measure(images.task.kind, np.stack([logits[row] for row in range(len(images))]), images.labels.cpu().numpy())
+        model = fold.load()
+        for trial, logits in zip(trials, answers, strict=True):
+            rows = torch.isin(trial.forget.identities, fold.identities).nonzero()[:, 0]
+            if len(rows):
+                scores = score_images(model, trial.forget.subset(rows))
+                logits |= dict(zip(rows.tolist(), scores["logits"], strict=True))
+    return [
+        measure(images.task.kind, np.stack([logits[row] for row in range(len(images))]), images.labels.cpu().numpy())
+        for images, logits in zip((trial.forget for trial in trials), answers, strict=True)
+    ]
 
 
 def _measure(model: nn.Module, images: ImageSet) -> float:

@@ -10,7 +10,7 @@ from torch import nn
 
 from oneshui.devices import Cost
 from oneshui.methods import make_method
-from oneshui.methods.base import DataUnlearningMethod, with_resume
+from oneshui.methods.base import DataUnlearningMethod, filled_in
 from oneshui.metrics.roles import metric_rows
 from oneshui.models import ModelSpec, build_model, save_model
 from oneshui.resume import Resume, fingerprint
@@ -47,7 +47,7 @@ def unlearn_with_data(
     }  # fmt: skip
     resume = Resume.beside(output_path, fingerprint(identity, device), device)
     with Cost(device) as cost:
-        result = with_resume(unlearner.unlearn, resume)(
+        result = filled_in(unlearner.unlearn, resume=resume)(
             checkpoint.model, images.take(rows["forget"]), images.take(rows["retain"]), seed=run.method_seed,
             rebuild=rebuilder(checkpoint.spec, device),
         )  # fmt: skip
