@@ -31,31 +31,25 @@ from oneshui.scoring import score_images
 from oneshui.sets import ImageSet, Support
 
 
-class Person:
-    """One of those who ask, with what the retrained model answers.
+def compared(
+    images: dict[str, ImageSet], answers: dict[str, np.ndarray], retrained: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Return what is measured of a model on one person's images, and retain and test images.
 
     Args:
-        seed: that they are of.
-        images: of the person, retain and test.
-        retrained: the model that others are compared with.
+        images: by split.
+        answers: of the model, logits by split.
+        retrained: of the retrained model.
     """
-
-    def __init__(self, seed: FinishedRun, identity: int, images: dict[str, ImageSet], retrained: dict[str, np.ndarray]):
-        self.seed, self.identity, self.images, self.retrained = seed, identity, images, retrained
-
-    def row(self, name: str, answers: dict[str, np.ndarray]) -> dict[str, object]:
-        """Return what is measured of a model."""
-        kind = self.seed.images.everything.task.kind
-        own, theirs = (
-            {split: measure(kind, logits[split], self.images[split].labels.numpy()) for split in self.images}
-            for logits in (answers, self.retrained)
-        )
-        kl = mean_kl(self.retrained["forget"], answers["forget"], task=kind)
-        return {
-            "model": name, "seed": self.seed.run.seed, "identity": self.identity, "photos": len(self.images["forget"]),
-            "forget": own["forget"], "difference": own["forget"] - theirs["forget"], "tow": tug_of_war(own, theirs),
-            "kl": kl,
-        }  # fmt: skip
+    kind = images["forget"].task.kind
+    own, theirs = (
+        {split: measure(kind, logits[split], each.labels.numpy()) for split, each in images.items()}
+        for logits in (answers, retrained)
+    )
+    return {
+        "photos": len(images["forget"]), "forget": own["forget"], "difference": own["forget"] - theirs["forget"],
+        "tow": tug_of_war(own, theirs), "kl": mean_kl(retrained["forget"], answers["forget"], task=kind),
+    }  # fmt: skip
 
 
 def logits_of(model: nn.Module, images: dict[str, ImageSet]) -> dict[str, np.ndarray]:
@@ -78,12 +72,14 @@ def rows_of(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:
         own = {"forget": train.subset(train.identities == identity)}
         images = {**shared, **own}
         answers = {name: {**of_all[name], **logits_of(model, own)} for name, model in trained.items()}
-        person = Person(seed, identity, images, answers["retrained"])
         photo = Support(own["forget"].images(torch.zeros(1, dtype=torch.int64)), own["forget"].labels[:1],
                         torch.tensor([identity]), train.task)  # fmt: skip
         for name, (spec, artefact) in kept.items():
             answers[name] = logits_of(make_method(spec).unlearn(seed.model, photo, artefact, seed=0).model, images)
-        rows += [person.row(name, each) for name, each in answers.items()]
+        who = {"seed": seed.run.seed, "identity": identity}
+        rows += [
+            {"model": name, **who, **compared(images, each, answers["retrained"])} for name, each in answers.items()
+        ]
     return rows
 
 
