@@ -210,7 +210,8 @@ def test_every_part_of_ours_is_a_script_with_a_test() -> None:
     assert set(names) - {"demo"} <= tested  # the demo runs in tests/workflow
     helpers = {"__init__", "__main__", "measuring", "finished_run"}
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers
-    studies = {"one_person", "artefact_attack"}  # of a finished run: they run in tests/workflow/test_every_rule.py
+    # of a finished run: they run in tests/workflow/test_every_rule.py
+    studies = {"one_person", "artefact_attack", "scoring_precision"}
     # rates fill resources/rates.csv, rmia_calibration a figure of docs/metrics.md, the others need a GPU
     assert scripts - set(names) - studies == {"rates", "rmia_calibration", "meta_training", "at_once", "gpu", "mufac"}
 

@@ -103,6 +103,11 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     for study, more in (("one_person", ["--people", "3"]), ("artefact_attack", [])):
         printed = studied(study, tmp_path, "toy", "--methods", "identity_edits", *more)
         assert re.search(r"\| identity_edits \| [\d.]+ \|", printed) and "nan" not in printed, printed
+    printed = studied("scoring_precision", tmp_path, "toy", "--people", "3")
+    (bf16,), (float32,) = (
+        re.findall(rf"\| {way} \| ([\de.+-]+) \|", printed) for way in ("bf16", "float32, other batches")
+    )
+    assert 100 * float(float32) < float(bf16) < 1, printed
 
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
     run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config)))
