@@ -79,6 +79,17 @@ class Artefact:
             raise ArtefactError(f"the artefact does not fit the model: {name!r} {wrong}. Precompute it again.")
         return self.tensors[name]
 
+    def people(self) -> Tensor:
+        """Return the tensor ``identities`` of a method that keeps something of each person, (I,) int64 on the CPU.
+
+        Raises:
+            ArtefactError: it is not there, or no list of different whole numbers.
+        """
+        people = self.need("identities").cpu()
+        if people.dtype != torch.int64 or people.ndim != 1 or len(people.unique()) != len(people):
+            raise ArtefactError("the artefact's 'identities' are no different whole numbers. Precompute it again.")
+        return people
+
 
 @dataclass(frozen=True)
 class Unlearned:
@@ -179,7 +190,7 @@ def without(method: Any, artefact: Artefact, identities: Tensor) -> Artefact:
     """
     if not isinstance(method, KeepsPeople):
         return artefact
-    known = ~torch.isin(artefact.need("identities").cpu(), identities)
+    known = ~torch.isin(artefact.people(), identities)
     return method.of_people(artefact, known.nonzero()[:, 0])
 
 
