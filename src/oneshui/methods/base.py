@@ -142,7 +142,11 @@ class UnlearningMethod(Protocol):
     """
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
-        """Return what must be kept from the training data; ``train`` is D_tr, without any support image."""
+        """Return what must be kept from the training data.
+
+        ``train`` is D_tr, without any support image. Where one of everybody is kept out of training, ``train.photos``
+        has them, to simulate requests with: those of people who ask later are the photos that they will ask with.
+        """
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return a new model that should behave as if it had never seen the identities of ``support``."""
