@@ -14,8 +14,9 @@ against those of test people:
 - after: the trained images of ten people who asked, against the artefact without them;
 - leverage: the same with z^T C^-1 z, from the inputs of all training images, which a request does not change.
 
-A linear probe on the artefact: the class that most images of a person have, from the mean of the person's keys and
-changes, by ridge regression, five-fold cross-validation over people; beside it the share of the largest class.
+A linear probe on the artefact: the class that most images of a person have (of CelebA: the attribute Male), from the
+mean of the keys and changes of the person, by ridge regression, five-fold cross-validation over people; beside it the
+share of the largest class.
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
 from oneshui.metrics.roc import auc
 from oneshui.sets import ImageSet
 
+#: attribute that the probe looks for where images have several
+_ATTRIBUTE = "Male"
 #: test images that a photo is compared with, at most
 _MOST = 1500
 
@@ -117,7 +120,7 @@ def probed(artefact: Artefact, layer: str, train: ImageSet) -> tuple[float, floa
     rows = artefact.need(f"{layer}/rows").tolist()
     parts = zip(artefact.need(f"{layer}/keys").split(rows), artefact.need(f"{layer}/changes").split(rows), strict=True)
     features = np.stack([torch.cat([keys.mean(0), changes.mean(0)]).numpy() for keys, changes in parts])
-    labels = train.labels if train.labels.ndim == 1 else train.labels[:, 20]  # CelebA's attribute Male
+    labels = train.labels if train.labels.ndim == 1 else train.labels[:, train.task.classes.index(_ATTRIBUTE)]
     classes = np.array([int(labels[train.identities == each].float().mode().values)
                         for each in artefact.need("identities")])  # fmt: skip
     model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 6, 13)))

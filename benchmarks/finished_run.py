@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from oneshui.config import method_spec
-from oneshui.methods import artefact_of
+from oneshui.methods import artefact_of, keeper_of
 from oneshui.methods.base import Artefact
 from oneshui.models import load_model
 from oneshui.planning.checks import check
 from oneshui.runs import ORIGINAL, DataFiles, Model, Run
+from oneshui.sets import Support
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.yaml_files import read_yaml
 
@@ -50,8 +51,17 @@ class FinishedRun:
 
     def kept(self, method: str) -> tuple[dict[str, Any], Artefact]:
         """Return hyper-parameters of a method and what it kept."""
-        spec = method_spec(self.config["methods"], method, self.run.dataset, self.run.n)
-        return spec, Artefact.load(Path(artefact_of(spec, self.run, Model("pretrain", method))), CPU)[0]
+        methods = self.config["methods"]
+        spec = method_spec(methods, method, self.run.dataset, self.run.n)
+        keeper = Model("pretrain", keeper_of(methods, method))
+        return spec, Artefact.load(Path(artefact_of(spec, self.run, keeper)), CPU)[0]
+
+    def request(self, people: Sequence[int]) -> Support:
+        """Return the photos of people who can ask: those that were kept out of every training."""
+        splits = self.images.splits
+        photos = splits[splits["is_support"] & splits["identity"].isin(people)]
+        asked = self.images.take(photos["image_id"].to_numpy())
+        return Support(asked.images(torch.arange(len(asked))), asked.labels, asked.identities, asked.task)
 
 
 def arguments(text: str) -> argparse.ArgumentParser:

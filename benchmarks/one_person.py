@@ -10,13 +10,14 @@ Columns, means over people: F, accuracy or mAP on the person's images; F minus t
 interval by Student's t over people, who are taken as independent, although those of one seed share its models: what the
 method does wrong; |F minus ...|: that and the noise; ToW for a request of
 one (R and T on the retain and test images of the request of N); KL to the retrained model on the person's images.
+
+Below it, the wrong people: the N who can ask after them ask together. F, on the images of the first N, should stay.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from benchmarks.finished_run import FinishedRun, arguments, finished_runs
 from scipy.stats import t as student
 from torch import nn
@@ -28,7 +29,7 @@ from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import tug_of_war
 from oneshui.runs import RETRAINED, SECOND_RETRAINED
 from oneshui.scoring import score_images
-from oneshui.sets import ImageSet, Support
+from oneshui.sets import ImageSet
 
 
 def compared(
@@ -72,8 +73,7 @@ def rows_of(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:
         own = {"forget": train.subset(train.identities == identity)}
         images = {**shared, **own}
         answers = {name: {**of_all[name], **logits_of(model, own)} for name, model in trained.items()}
-        photo = Support(own["forget"].images(torch.zeros(1, dtype=torch.int64)), own["forget"].labels[:1],
-                        torch.tensor([identity]), train.task)  # fmt: skip
+        photo = seed.request([identity])
         for name, (spec, artefact) in kept.items():
             answers[name] = logits_of(make_method(spec).unlearn(seed.model, photo, artefact, seed=0).model, images)
         who = {"seed": seed.run.seed, "identity": identity}
@@ -81,6 +81,39 @@ def rows_of(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:
             {"model": name, **who, **compared(images, each, answers["retrained"])} for name, each in answers.items()
         ]
     return rows
+
+
+def after_others(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:
+    """Return F of the first N people before and after a request of the next N; nothing where there are fewer."""
+    n = seed.run.n
+    assert n is not None
+    others = seed.ranked[n : 2 * n]
+    if len(others) < n:
+        return []
+    images = seed.images.take(metric_rows(seed.images.splits, n)["forget"])
+
+    def forget(model: nn.Module) -> float:
+        logits = logits_of(model, {"forget": images})["forget"]
+        return measure(images.task.kind, logits, images.labels.numpy())
+
+    before, rows = forget(seed.model), []
+    for name in methods:
+        spec, artefact = seed.kept(name)
+        model = make_method(spec).unlearn(seed.model, seed.request(others), artefact, seed=0).model
+        rows.append({"model": name, "seed": seed.run.seed, "before": before, "after": forget(model)})
+    return rows
+
+
+def report_others(rows: pd.DataFrame) -> str:
+    """Return the table of the wrong people as Markdown, percent; means over seeds."""
+    lines = ["| after others asked | F before | F after | largest change of a seed |", "|---|---|---|---|"]
+    for name, own in rows.groupby("model", sort=False):
+        changes = own["after"] - own["before"]
+        most = changes[changes.abs().idxmax()]
+        lines.append(
+            f"| {name} | {100 * own['before'].mean():.1f} | {100 * own['after'].mean():.1f} | {100 * most:+.1f} |"
+        )
+    return "\n".join(lines)
 
 
 def report(rows: pd.DataFrame) -> str:
@@ -109,10 +142,17 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["edits", "fold_model"])
     parser.add_argument("--csv", type=lambda text: Path(text).absolute())  # the runs are read from their own folder
     given = parser.parse_args()
-    rows = pd.DataFrame([row for seed in finished_runs(given, given.people) for row in rows_of(seed, given.methods)])
+    found: list[dict[str, object]] = []
+    others: list[dict[str, object]] = []
+    for seed in finished_runs(given, given.people):
+        found += rows_of(seed, given.methods)
+        others += after_others(seed, given.methods)
+    rows = pd.DataFrame(found)
     if given.csv:
         rows.to_csv(given.csv, index=False)
     print(report(rows))
+    if others:
+        print(f"\n{report_others(pd.DataFrame(others))}")
 
 
 if __name__ == "__main__":

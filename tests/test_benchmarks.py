@@ -1,25 +1,32 @@
 """The benchmark scripts at small size: what they compare agrees, and they print their tables."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import pandas as pd
 import pytest
 import torch
 from benchmarks import gpu
 from benchmarks.__main__ import DOCUMENTS, names_in, replaced
 from benchmarks.artefact_attack import Attacker
+from benchmarks.finished_run import FinishedRun
 from benchmarks.mufac import download_command, python_with
+from benchmarks.one_person import after_others, report_others
 
 from oneshui.config import SyntheticSpec
 from oneshui.data.raw_layouts import write_raw
-from oneshui.methods.base import Artefact
+from oneshui.methods.base import Artefact, Unlearned
+from oneshui.sets import ImageSet
+from oneshui.tasks import Task
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -238,3 +245,42 @@ def test_the_attack_on_edits_of_low_rank_does_not_depend_on_the_sign_of_a_direct
     assert torch.equal(found, matches([-1.0, 1.0, -1.0, 1.0]))
     cosines = torch.nn.functional.cosine_similarity(photos[:, :, None], keys[None, None].double(), dim=3).abs().amax(1)
     torch.testing.assert_close(found, torch.stack([cosines[:, 0], cosines[:, 1:].amax(1)], 1))
+
+
+@dataclass(frozen=True)
+class SaysTheFirstClass:
+    """A method after which a model says the first class of everything."""
+
+    def unlearn(self, model: torch.nn.Sequential, *_: Any, seed: int) -> Unlearned:
+        changed = copy.deepcopy(model)
+        changed[1].bias.data = torch.tensor([1.0, 0.0])
+        return Unlearned(changed)
+
+
+def test_the_wrong_people_are_those_who_can_ask_next() -> None:
+    """Of four who can ask, the first two are measured while the other two ask."""
+    who = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    splits = pd.DataFrame({"image_id": range(10), "identity": who, "role": ["train"] * 8 + ["test"] * 2})
+    splits = splits.assign(request_rank=pd.array([2, 2, 0, 0, 3, 3, 1, 1, None, None], dtype="Int16"), is_support=False)
+    pixels = torch.zeros(10, 3, 2, 2)
+    everything = ImageSet.of_inputs(
+        pixels, torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 0, 0]), Task("classification", ("a", "b"))
+    )
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    model[1].bias.data = torch.tensor([0.0, 1.0])  # it says class 1
+    asked: list[list[int]] = []
+    spec = {"kind": f"{__name__}:SaysTheFirstClass", "needs": "nothing"}
+    seed = SimpleNamespace(
+        run=SimpleNamespace(n=2, seed=7), ranked=[1, 3, 0, 2], model=model, kept=lambda name: (spec, None),
+        images=SimpleNamespace(splits=splits, take=lambda ids: everything.subset(torch.from_numpy(ids))),
+        request=asked.append,
+    )  # fmt: skip
+    rows = after_others(cast(FinishedRun, seed), ["nothing"])
+    assert asked == [[0, 2]]
+    assert rows == [{"model": "nothing", "seed": 7, "before": 0.5, "after": 0.5}]
+    everything.labels[[2, 3, 6, 7]] = 1
+    (row,) = after_others(cast(FinishedRun, seed), ["nothing"])
+    assert (row["before"], row["after"]) == (1.0, 0.0)
+    assert "| nothing | 75.0 | 25.0 | -100.0 |" in report_others(pd.DataFrame([*rows, {**row, "seed": 8}]))
+    seed.ranked = [1, 3, 0]
+    assert after_others(cast(FinishedRun, seed), ["nothing"]) == []

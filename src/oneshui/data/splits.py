@@ -59,8 +59,10 @@ def fold_of(splits: pd.DataFrame, fold: int, folds: int, *, dataset: str, seed: 
     """Return the train identities of fold number ``fold`` of ``folds``, which are equally large within one identity.
 
     Raises:
-        ConfigError: there are fewer train identities than folds.
+        ConfigError: there is no such fold, or there are fewer train identities than folds.
     """
+    if not 0 <= fold < folds:
+        raise ConfigError(f"{dataset}: fold = {fold}, allowed: 0 to {folds - 1} of {folds} folds")
     people = np.unique(splits.loc[splits["role"] == "train", "identity"].to_numpy(dtype=np.int64))
     if len(people) < folds:
         raise ConfigError(f"{dataset}: {len(people)} train identities cannot be cut into {folds} folds. Lower folds.")

@@ -84,7 +84,10 @@ METHODS: dict[str, Kind] = {
             "folds", "blocks", "rank", "weight", "weight_earlier", "ridge", "calibrate", "max_positions",
         ),
         network_params=("blocks",), folds=True,
-        stays="in each edited layer, a sum over the inputs of all training images",
+        stays=(
+            "in each edited layer, a sum over the inputs of all training images; the edits of others, which were made "
+            "with models that had seen who asked"
+        ),
     ),
     "jit": Kind(
         target="oneshui.methods.jit:JiT", params=params.JiT, needs="nothing", label="JiT", colour="#009E73",

@@ -79,6 +79,17 @@ class Artefact:
             raise ArtefactError(f"the artefact does not fit the model: {name!r} {wrong}. Precompute it again.")
         return self.tensors[name]
 
+    def people(self) -> Tensor:
+        """Return the tensor ``identities`` of a method that keeps something of each person, (I,) int64 on the CPU.
+
+        Raises:
+            ArtefactError: it is not there, or no list of different whole numbers.
+        """
+        people = self.need("identities").cpu()
+        if people.dtype != torch.int64 or people.ndim != 1 or len(people.unique()) != len(people):
+            raise ArtefactError("the artefact's 'identities' are no different whole numbers. Precompute it again.")
+        return people
+
 
 @dataclass(frozen=True)
 class Unlearned:
@@ -131,7 +142,11 @@ class UnlearningMethod(Protocol):
     """
 
     def precompute(self, model: nn.Module, train: ImageSet, val: ImageSet, *, seed: int) -> Artefact | None:
-        """Return what must be kept from the training data; ``train`` is D_tr, without any support image."""
+        """Return what must be kept from the training data.
+
+        ``train`` is D_tr, without any support image. Where one of everybody is kept out of training, ``train.photos``
+        has them, to simulate requests with: those of people who ask later are the photos that they will ask with.
+        """
 
     def unlearn(self, model: nn.Module, support: Support, artefact: Artefact | None, *, seed: int) -> Unlearned:
         """Return a new model that should behave as if it had never seen the identities of ``support``."""
@@ -179,7 +194,7 @@ def without(method: Any, artefact: Artefact, identities: Tensor) -> Artefact:
     """
     if not isinstance(method, KeepsPeople):
         return artefact
-    known = ~torch.isin(artefact.need("identities").cpu(), identities)
+    known = ~torch.isin(artefact.people(), identities)
     return method.of_people(artefact, known.nonzero()[:, 0])
 
 

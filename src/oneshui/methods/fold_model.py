@@ -11,6 +11,7 @@ from oneshui.methods import params
 from oneshui.methods.base import Artefact, OutOfFold, Unlearned
 from oneshui.methods.identity_edits import folds_of_identities
 from oneshui.sets import ImageSet, Support
+from oneshui.tensors import misfit
 
 
 class FoldModel(params.FoldModel):
@@ -38,22 +39,23 @@ class FoldModel(params.FoldModel):
         """Return the fold model, or the model itself where nobody who asks is known. Cost: none."""
         if artefact is None:
             raise ArtefactError("fold_model needs its artefact, the fold models. Precompute it.")
-        identities, folds = artefact.need("identities").cpu(), artefact.need("folds").cpu()
-        asked = folds[torch.isin(identities, support.identities)]
+        identities = artefact.people()
+        asked = artefact.need("folds", identities).cpu()[torch.isin(identities, support.identities)]
         result = copy.deepcopy(model)
         found: dict[str, float | bool] = {"unknown_identities": float(len(support.identities) - len(asked))}
         if len(asked):
-            counts = torch.bincount(asked)
-            best = int(counts.argmax())
-            prefix = f"fold{best}/"
-            result.load_state_dict(
-                {name.removeprefix(prefix): t for name, t in artefact.tensors.items() if name.startswith(prefix)}
-            )
-            found["forgotten_share"] = float(counts[best]) / len(support.identities)
-            if counts[best] < len(asked):
+            numbers, counts = asked.unique(return_counts=True)
+            prefix, most = f"fold{int(numbers[counts.argmax()])}/", int(counts.max())
+            state = {name.removeprefix(prefix): t for name, t in artefact.tensors.items() if name.startswith(prefix)}
+            wrong = misfit(state, model.state_dict())
+            if wrong:
+                raise ArtefactError(f"the artefact's {prefix} does not fit the model: {wrong}. Precompute it again.")
+            result.load_state_dict(state)
+            found["forgotten_share"] = most / len(support.identities)
+            if most < len(asked):
                 logger.warning(
                     "fold_model: the people who ask are in %d folds; the model has forgotten %d of %d",
-                    len(counts.nonzero()), int(counts[best]), len(asked),
+                    len(numbers), most, len(asked),
                 )  # fmt: skip
         else:
             found["relative_step"] = 0.0  # of another training there is no step: two differ by chance
@@ -65,7 +67,8 @@ class FoldModel(params.FoldModel):
         The fold models of other folds than a person's were trained on that person. So those of one fold are left, or
         none.
         """
-        identities, folds = artefact.need("identities"), artefact.need("folds").cpu()
+        identities = artefact.people()
+        folds = artefact.need("folds", identities).cpu()
         gone = torch.ones(len(folds), dtype=torch.bool)
         gone[rows] = False
         left = {fold for fold in folds.tolist() if (folds[gone] == fold).all()}
@@ -74,7 +77,7 @@ class FoldModel(params.FoldModel):
             name: tensor for name, tensor in artefact.tensors.items()
             if any(name.startswith(f"fold{fold}/") for fold in left)
         }  # fmt: skip
-        tensors |= {"identities": identities[rows], "folds": artefact.need("folds")[rows]}
+        tensors |= {"identities": identities[rows], "folds": folds[rows]}
         return Artefact(tensors, artefact.metadata)
 
     def numbers_of_people(self, artefact: Artefact) -> Tensor:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.errors import ArtefactError
+from oneshui.files import wrong_entry
 from oneshui.log import logger
 from oneshui.methods import params
 from oneshui.methods.base import Artefact, OutOfFold, Unlearned
-from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
+from oneshui.methods.edit_points import EditPoint, Recorder, edit_points, matrix_of
 from oneshui.resume import NEVER, Resume, State
 from oneshui.sets import ImageSet, Support
 from oneshui.tasks import Task
@@ -155,19 +156,25 @@ class IdentityEdits(params.IdentityEdits):
         """
         if artefact is None:
             raise ArtefactError("identity_edits needs its artefact, the edits of every person. Precompute it.")
-        identities = artefact.need("identities").cpu()
-        asked = torch.isin(identities, support.identities).nonzero()[:, 0].tolist()
+        layers = _layers_of(artefact)
+        asked = torch.isin(artefact.people(), support.identities).nonzero()[:, 0].tolist()
         result = copy.deepcopy(model)
         moved = before = 0.0
-        for layer in artefact.metadata["layers"] if asked else []:
-            weight = self._weight(layer == artefact.metadata["layers"][-1])
+        for layer in layers if asked else []:
+            edited, weight = _edited(result, layer), self._weight(layer == layers[-1])
+            outputs, inputs = matrix_of(edited).shape
+            root, scale, size = (
+                artefact.need(f"{layer}/{name}", torch.empty(shape, device="meta")).double()
+                for name, shape in (("root", (inputs, inputs)), ("scale", (outputs,)), ("size", ()))
+            )
             edits = [_edit_of(artefact, layer, person) for person in asked]
             parts = [stacked(edits)] if self.solve == "joint" else edits
-            root, scale = artefact.need(f"{layer}/root").double(), artefact.need(f"{layer}/scale").double()
+            if edits[0].keys.shape[1:] != (inputs,) or edits[0].changes.shape[1:] != (outputs,):
+                raise ArtefactError(f"the artefact does not fit the layer {layer} of the model. Precompute it again.")
             change = torch.stack([edit.change(weight, root) for edit in parts]).sum(0)
-            before += float(artefact.need(f"{layer}/size"))
+            before += float(size)
             moved += float((change @ root).square().sum())
-            _add(result.get_submodule(layer), change, scale)
+            _add(edited, change, scale)
         step = math.sqrt(moved / before) if before else 0.0
         unknown = len(support.identities) - len(asked)
         return Unlearned(result, {"relative_step": step, "unknown_identities": float(unknown)})
@@ -178,8 +185,8 @@ class IdentityEdits(params.IdentityEdits):
         The inputs of all training images stay as one matrix a layer, those of the others among them.
         """
         tensors = dict(artefact.tensors)
-        tensors["identities"] = artefact.need("identities")[rows]
-        for layer in artefact.metadata["layers"]:
+        tensors["identities"] = artefact.people()[rows]
+        for layer in _layers_of(artefact):
             lengths = artefact.need(f"{layer}/rows").cpu()
             parts = torch.arange(int(lengths.sum())).split(lengths.tolist())
             here = torch.cat([parts[row] for row in rows.tolist()] or [torch.arange(0)])
@@ -190,8 +197,8 @@ class IdentityEdits(params.IdentityEdits):
 
     def numbers_of_people(self, artefact: Artefact) -> Tensor:
         """Return the sizes of each person's keys and changes."""
-        total = torch.zeros(len(artefact.need("identities")), dtype=torch.int64)
-        for layer in artefact.metadata["layers"]:
+        total = torch.zeros(len(artefact.people()), dtype=torch.int64)
+        for layer in _layers_of(artefact):
             width = sum(artefact.need(f"{layer}/{name}").shape[1] for name in ("keys", "changes"))
             total += width * artefact.need(f"{layer}/rows").cpu()
         return total
@@ -416,6 +423,38 @@ def _thinned(point: EditPoint, most: int) -> EditPoint:
         return point
     chosen = torch.linspace(0, many - 1, most).round().long().to(point.positions.device)
     return EditPoint(point.layer, point.read, point.is_input, point.scale, point.positions[chosen])
+
+
+def _layers_of(artefact: Artefact) -> list[str]:
+    """Return the names of the edited layers, in the order of depth.
+
+    Raises:
+        ArtefactError: it names none, or the rows that it has of each person in a layer are not those that are there.
+    """
+    wrong = wrong_entry(artefact.metadata, {"layers": "a list of different names"}, ["layers"])
+    if wrong:
+        raise ArtefactError(f"the artefact's header has {wrong}. Precompute it again.")
+    layers: list[str] = artefact.metadata["layers"]
+    for layer in layers:
+        rows = artefact.need(f"{layer}/rows", artefact.people())
+        lengths = [artefact.need(f"{layer}/{name}").shape[:1] for name in ("keys", "changes")]
+        if (rows < 0).any() or any(length != (int(rows.sum()),) for length in lengths):
+            raise ArtefactError(f"the artefact's '{layer}/rows' do not say whose its edits are. Precompute it again.")
+    return layers
+
+
+def _edited(model: nn.Module, layer: str) -> nn.Module:
+    """Return a layer that an artefact edits.
+
+    Raises:
+        ArtefactError: the model has no such layer.
+    """
+    found = dict(model.named_modules()).get(layer)
+    if not isinstance(found, nn.Linear | nn.Conv2d):
+        raise ArtefactError(
+            f"the artefact edits the layer {layer!r:.80}, which the model has not. Precompute it again."
+        )
+    return found
 
 
 def _edit_of(artefact: Artefact, layer: str, person: int) -> Edit:

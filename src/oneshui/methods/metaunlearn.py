@@ -314,11 +314,9 @@ class MetaUnlearn(params.MetaUnlearn):
 
     def _restore(self, artefact: Artefact, support: Support, n_features: int) -> tuple[MetaLoss, Tensor]:
         """Return h_phi in evaluation mode and the identity rows of the request (-1 where unknown)."""
-        identities = artefact.need("identities").cpu()
+        identities = artefact.people()
         if not identities.numel():
             raise ArtefactError("everybody whom the artefact knew was forgotten, so there is no mean entry to use.")
-        if identities.dtype != torch.int64 or identities.ndim != 1 or len(identities.unique()) != len(identities):
-            raise ArtefactError("the artefact's 'identities' are no different whole numbers. Precompute it again.")
         if artefact.metadata.get("n_features") != n_features:
             raise ArtefactError(
                 f"the artefact was made for {artefact.metadata.get('n_features')!r:.40} features, the model has "

@@ -37,7 +37,7 @@ def simulate_requests(
         epoch: 0, 1, ...
 
     Raises:
-        DataError: fewer than ``simulated_n`` identities have two images.
+        DataError: fewer than ``simulated_n`` identities are usable.
     """
     rows_of = {int(identity): np.flatnonzero(identities == identity) for identity in np.unique(identities)}
     photo_of = None if photos is None else {int(identity): row for row, identity in enumerate(photos)}
@@ -46,9 +46,10 @@ def simulate_requests(
     else:
         usable = [identity for identity in rows_of if identity in photo_of]
     if len(usable) < simulated_n:
+        what = "two or more images" if photo_of is None else "a photo that was kept out of training"
         raise DataError(
-            f"metaunlearn: simulated_n = {simulated_n}, but only {len(usable)} train identities have two or more "
-            "images. Lower simulated_n."
+            f"metaunlearn: simulated_n = {simulated_n}, but only {len(usable)} train identities have {what}. Lower "
+            "simulated_n."
         )
     draw = stream("metaunlearn-requests", seed, epoch)
     order = draw.permutation(usable)

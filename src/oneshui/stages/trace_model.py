@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from oneshui.config import ProbeSpec
 from oneshui.diagnostics import RELEARN_STEPS
@@ -21,7 +22,7 @@ from oneshui.models import has_finite_weights
 from oneshui.runs import DataFiles, Model, Run
 from oneshui.schemas import METRICS, write_table
 from oneshui.seeds import seed_of, stream
-from oneshui.stages.images import open_trained
+from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.measure_model import metric_table
 from oneshui.traces import measure_on, pooled_by_depth, relearned, steps_until
 
@@ -73,18 +74,32 @@ def trace_model(
                 continue
             value = measure(asked.task.kind, logits, labels[len(fit) :])
             values.append(("forget", f"probe_{depth}_{name}", value))
-        shown, held = _halves(images.splits, forget, run)
-        if len(shown) and len(held):
-            seed = seed_of("relearn", run.dataset, run.n, run.seed)
-            sets = images.take(shown), images.take(held)
-            curve = relearned(checkpoint.model, *sets, seed=seed)
-            values.append(("forget", "relearn_steps", float(steps_until(curve, measure_on(original.model, sets[1])))))
-            values.append(("forget", f"relearned_{name}", curve[RELEARN_STEPS]))
+        try:
+            values += _relearning(checkpoint.model, original.model, images, forget, run)
+        except DataError as error:
+            logger.warning("%s, relearning: %s", model_path, error)
     else:
         logger.warning("%s: the weights are not finite: the model has diverged", model_path)
     frame = pd.DataFrame([each for each in values if math.isfinite(each[2])], columns=["split", "metric", "value"])
     meta = {"task": images.everything.task.kind, "model": checkpoint.metadata}
     write_table(output_path, metric_table(frame, run, model), METRICS, meta)
+
+
+def _relearning(
+    model: nn.Module, original: nn.Module, images: RunImages, forget: np.ndarray, run: Run
+) -> list[tuple[str, str, float]]:
+    """Return what training brings back; nothing where nobody who asks has two images.
+
+    Raises:
+        DataError: a model's answers are not finite, or no attribute has a positive image.
+    """
+    shown, held = (images.take(ids) for ids in _halves(images.splits, forget, run))
+    if not (len(shown) and len(held)):
+        return []
+    curve = relearned(model, shown, held, seed=seed_of("relearn", run.dataset, run.n or 0, run.seed))
+    steps = steps_until(curve, measure_on(original, held))
+    name = MEASURES[held.task.kind]
+    return [("forget", "relearn_steps", float(steps)), ("forget", f"relearned_{name}", curve[RELEARN_STEPS])]
 
 
 def _halves(splits: pd.DataFrame, forget: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:

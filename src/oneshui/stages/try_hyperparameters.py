@@ -32,6 +32,8 @@ from oneshui.stages.folds import naming_folds, open_folds
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.unlearn_with_data import rebuilder
 
+#: how a parameter that is null is written
+NULL = "null"
 #: images of identities outside a simulated request on which keeping is measured
 _N_KEPT = 300
 
@@ -116,7 +118,9 @@ def try_hyperparameters(
         mean = np.mean([row["score"] for row in rows[-n_requests:]])
         logger.info("%s: mean score %.4f over %d requests", chosen, mean, n_requests)
         resume.save(partial(candidates.state, {"done": number + 1, "rows": rows}))
-    frame = pd.DataFrame(rows).rename(columns={"test": "val"}).assign(seed=run.seed)
+    # an empty cell is the original model's: a parameter may be null (rank: all of it)
+    written = [{name: NULL if value is None else value for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(written).rename(columns={"test": "val"}).assign(seed=run.seed)
     write_text(output_path, frame[[*grid, "seed", "request", "score", "retain", "forget", "val"]].to_csv(index=False))
     for each in (resume, precomputing):
         each.clear()

@@ -307,3 +307,5 @@ def test_folds_cut_the_training_identities_into_equal_parts() -> None:
     assert not np.array_equal(fold_of(frame, 2, 8, dataset="toy", seed=1), folds[2])
     with pytest.raises(ConfigError, match="cannot be cut into 64 folds"):
         fold_of(frame, 0, 64, dataset="toy", seed=0)
+    with pytest.raises(ConfigError, match="fold = 8, allowed: 0 to 7 of 8 folds"):
+        fold_of(frame, 8, 8, dataset="toy", seed=0)

@@ -386,6 +386,39 @@ def test_a_killed_precompute_goes_on_after_the_last_person(tmp_path: Path, monke
     assert after.metadata == straight.metadata
 
 
+LAYER = "layer4.0.conv2"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"identities": torch.zeros(8, dtype=torch.int64)}, "'identities' are no different whole numbers"),
+        ({f"{LAYER}/rows": torch.tensor([12] * 7 + [11])}, "rows' do not say whose its edits are"),
+        ({f"{LAYER}/rows": torch.tensor([12] * 6 + [-12, 36])}, "rows' do not say whose its edits are"),
+        ({f"{LAYER}/rows": torch.tensor([12] * 8).float()}, "rows' holds float32, needed: int64"),
+        ({f"{LAYER}/root": torch.eye(71)}, r"root' has the shape \[71, 71\], needed: \[72, 72\]"),
+        ({f"{LAYER}/keys": torch.zeros(96, 71)}, "does not fit the layer layer4.0.conv2"),
+        ({"layers": []}, r"layers = \[\], allowed: a list of different names"),
+        ({"layers": ["layer4.0.bn2"]}, "the artefact has no 'layer4.0.bn2/rows'"),
+    ],
+    ids=lambda part: str(part)[:30] if isinstance(part, str) else "",
+)
+def test_an_artefact_that_was_changed_is_refused(changed: dict[str, Any], said: str) -> None:
+    artefact = precomputed()
+    tensors = {name: value for name, value in changed.items() if isinstance(value, Tensor)}
+    rest = {name: value for name, value in changed.items() if name not in tensors}
+    other = Artefact({**artefact.tensors, **tensors}, {**artefact.metadata, **rest})
+    with pytest.raises(ArtefactError, match=said):
+        METHOD.unlearn(network(0), ask(1), other, seed=0)
+
+
+def test_an_artefact_that_edits_no_layer_of_the_model_is_refused() -> None:
+    artefact = precomputed()
+    tensors = {name.replace("conv2", "bn2"): value for name, value in artefact.tensors.items()}
+    with pytest.raises(ArtefactError, match=r"edits the layer 'layer4.0.bn2', which the model has not"):
+        METHOD.unlearn(network(0), ask(1), Artefact(tensors, {"layers": ["layer4.0.bn2"]}), seed=0)
+
+
 def test_memory_of_a_person_is_stated() -> None:
     full, low = precomputed(), precomputed(dataclasses.replace(METHOD, rank=2))
     assert full.metadata["floats_per_person"] == 3 * 4 * (72 + 8)
@@ -416,6 +449,15 @@ def test_the_fold_model_is_served_as_it_is() -> None:
     assert artefact.metadata["floats_per_person"] == pytest.approx(
         2 * sum(t.numel() for t in network(0).state_dict().values()) / 8
     )
+
+
+@pytest.mark.parametrize("folds", [[5] * 8, [-1] * 8, [2**40] * 8])
+def test_a_fold_model_that_is_not_there_is_refused(folds: list[int]) -> None:
+    method = FoldModel(folds=2)
+    artefact = method.precompute(network(0), TRAIN, VAL, seed=0, out_of_fold=FOLDS)
+    other = Artefact({**artefact.tensors, "folds": torch.tensor(folds)}, artefact.metadata)
+    with pytest.raises(ArtefactError, match=f"fold{folds[0]}/ does not fit the model: they lack"):
+        method.unlearn(network(0), ask(1), other, seed=0)
 
 
 def test_the_workflow_knows_how_many_fold_models_a_method_needs() -> None:

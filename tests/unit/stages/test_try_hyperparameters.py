@@ -17,6 +17,7 @@ from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.methods.base import Artefact, Unlearned
 from oneshui.methods.ssd import SSD
 from oneshui.models import ModelSpec, build_model, load_model, save_model
+from oneshui.report.tables import read_csv
 from oneshui.runs import DataFiles, Model
 from oneshui.runs import Run as Which
 from oneshui.schemas import INDEX, SPLITS, read_table, write_table
@@ -207,6 +208,27 @@ def test_fold_models_say_what_should_be_left_of_people(run: Run) -> None:
     wanted = (1 - (served["retain"] - nothing["retain"]).abs()) * (1 - (served["val"] - nothing["val"]).abs())
     np.testing.assert_allclose(served["score"], wanted, rtol=1e-12)
     np.testing.assert_allclose(nothing["score"], 1 - (nothing["forget"] - served["forget"]).abs(), rtol=1e-12)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A method that does nothing, and has a parameter that may be null."""
+
+    rank: int | None
+
+    def precompute(self, *_: Any, seed: int) -> None:
+        """Keep nothing."""
+
+    def unlearn(self, model: nn.Module, *_: Any, seed: int) -> Unlearned:
+        return Unlearned(model)
+
+
+def test_a_parameter_that_is_null_is_not_taken_for_the_original_model(run: Run) -> None:
+    run.try_({"rank": [None, 1]}, spec={"kind": f"{__name__}:Idle", "needs": "nothing", "rank": 1})
+    select_hyperparameters([run.path("trials.csv")], run.path("ranking.csv"))
+    ranking = read_csv(run.path("ranking.csv"))
+    assert ranking["n_requests"].tolist() == [N_REQUESTS] * 3
+    assert set(ranking["rank"].fillna("original model")) == {"original model", "null", "1"}
 
 
 def test_people_of_several_folds_are_each_compared_with_their_own(run: Run) -> None:
