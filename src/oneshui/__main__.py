@@ -23,7 +23,7 @@ exit codes:
   0  done
   1  refused, with one message; nothing was written
   2  the command line is wrong
-  3  forget: the request was served, but nothing was forgotten, or the model is destroyed
+  3  forget: a new bundle was written, but not everybody is forgotten, or the model is destroyed
   4  verify: the receipt does not fit the bundles
 
 More: docs/bundles.md

@@ -21,7 +21,7 @@ from oneshui.bundles.bundle import (
     number_of,
     write_note,
 )
-from oneshui.bundles.receipt import OUTCOMES, page_of
+from oneshui.bundles.receipt import OUTCOMES, outcome_of, page_of
 from oneshui.data.index import natural_order
 from oneshui.data.names import normal_name
 from oneshui.errors import BundleError, DataError
@@ -257,7 +257,7 @@ def _receipt(
     new: Mapping[str, Any], seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     found, asked = said["diagnostics"], {each["person"] for each in people}
-    outcome = "diverged" if found.get("blown_up") else "saturated" if found.get("saturated") else "served"
+    outcome = outcome_of(found)
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": seconds,
         "unlearning_seconds": said["seconds"], "isolation": said["isolation"], "new": new, "moved": said["moved"],

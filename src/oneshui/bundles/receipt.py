@@ -14,6 +14,7 @@ from oneshui.isolation import AUDIT_HOOK, LANDLOCK
 #: outcome of a request -> what it means
 OUTCOMES = {
     "served": "The model was changed. How far methods make a model forget is another question: docs/results.md.",
+    "partly served": "Some of those who asked are not forgotten: the fold model of the new bundle was trained on them.",
     "saturated": "The step was too small to matter: nothing was forgotten. Try another method, or other "
     "hyper-parameters.",
     "diverged": "The model is destroyed: do not use it. Lower the method's learning rate.",
@@ -41,6 +42,19 @@ td.hash { font: 13px monospace; overflow-wrap: anywhere }
 SEALED = "the receipt is as it was sealed"
 #: share by which the distance between two models may differ when it is computed on another machine
 _CLOSE = 1e-6
+
+
+def outcome_of(diagnostics: Mapping[str, float]) -> str:
+    """Return the outcome of a request, a key of ``OUTCOMES``.
+
+    Args:
+        diagnostics: what the method says of its step.
+    """
+    if diagnostics.get("blown_up"):
+        return "diverged"
+    if diagnostics.get("saturated"):
+        return "saturated"
+    return "partly served" if diagnostics.get("forgotten_share", 1.0) < 1.0 else "served"
 
 
 def page_of(receipt: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from tests.unit.bundles.conftest import ANN, World
 import oneshui
 from oneshui.__main__ import DONE, main
 from oneshui.bundles.bundle import Key, write_note
-from oneshui.bundles.receipt import OUTCOMES, page_of, read_receipt
+from oneshui.bundles.receipt import OUTCOMES, outcome_of, page_of, read_receipt
 
 pytestmark = pytest.mark.slow  # one request for all of them
 
@@ -110,3 +110,17 @@ def test_what_stands_in_a_receipt_is_text_in_its_page(receipted: Path) -> None:
     (who,) = receipt["people"]
     page = page_of({**receipt, "people": [{**who, "label": "<script>alert(1)</script>"}]})
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "outcome"),
+    [
+        ({}, "served"),
+        ({"forgotten_share": 1.0, "saturated": False, "blown_up": False}, "served"),
+        ({"forgotten_share": 0.5}, "partly served"),
+        ({"forgotten_share": 0.5, "blown_up": True}, "diverged"),
+        ({"saturated": True}, "saturated"),
+    ],
+)
+def test_the_outcome_follows_from_what_the_method_says(diagnostics: dict[str, float], outcome: str) -> None:
+    assert outcome_of(diagnostics) == outcome and OUTCOMES[outcome]
