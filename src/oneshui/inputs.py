@@ -141,7 +141,12 @@ class Results:
     def figure_spec(self, w: Any) -> dict[str, Any]:
         """A figure's entry, with what the methods of its table are and how they are written."""
         figure = self._figures[w.figure]
-        return {**figure, **self._written(self._tables[figure["table"]])}
+        table = self._tables[figure["table"]]
+        spec = {**figure, **self._written(table)}
+        if figure["kind"] == "in_turn":
+            entries = {name: self._config["methods"][name] for name in table["methods"]}
+            spec["of"] = {name: [entry["of"], entry["in_turn"]] for name, entry in entries.items() if "of" in entry}
+        return spec
 
     def table_inputs(self, w: Any) -> dict[str, list[str]]:
         """Metrics, linear probes and traces of a table, and the summary of its attacks."""

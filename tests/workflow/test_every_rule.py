@@ -100,6 +100,9 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     assert bars[of_seeds].groupby(keys).size().eq(2).all()
     np.testing.assert_allclose(means, bars[~of_seeds].set_index(keys)["value"].reindex(means.index), rtol=1e-6)
 
+    served = pd.read_csv(tmp_path / "results/figures/in_turn.csv", keep_default_na=False).set_index("method")
+    assert set(served.loc["one_by_one", "of"]) == {"identity_edits"} and set(served.loc["one_by_one", "in_turn"]) == {1}
+
     for study, more in (("one_person", ["--people", "3"]), ("artefact_attack", [])):
         printed = studied(study, tmp_path, "toy", "--methods", "identity_edits", *more)
         assert re.search(r"\| identity_edits \| [\d.]+ \|", printed) and "nan" not in printed, printed

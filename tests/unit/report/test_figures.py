@@ -21,6 +21,7 @@ from matplotlib.text import Text
 from oneshui.errors import CheckpointError, ConfigError, DataError
 from oneshui.report.figures import KINDS, draw
 from oneshui.report.figures.bars import table_bars
+from oneshui.report.figures.in_turn import in_turn
 from oneshui.report.figures.save import save_figure, svg_of
 from oneshui.report.figures.sweep import sweep
 from oneshui.report.figures.tow import tow_gains
@@ -441,3 +442,41 @@ def test_a_figure_of_one_setting_refuses_several() -> None:
         sweep(swept(), "kept")
     with pytest.raises(DataError, match="no method of this table says how much it keeps"):
         sweep(swept(("toy", 1)).assign(artefact_floats_per_person=np.nan), "kept")
+
+
+# ---- in turn
+
+
+def served_in_turn() -> tuple[pd.DataFrame, dict[str, list[object]]]:
+    """Return a table with ssd, ssd one by one and ssd in parts of 5, each ten points below the last."""
+    frame = swept(("mufac", 1), ("mufac", 10))
+    frame = frame[frame["method"] != "own_method"]
+    ssd = frame[frame["method"] == "ssd"]
+    parts = [ssd.assign(method=f"ssd_by_{k}", label=f"SSD by {k}", tow_mean=ssd["tow_mean"] - 10 * k) for k in (1, 5)]
+    return pd.concat([frame, *parts], ignore_index=True), {"ssd_by_1": ["ssd", 1], "ssd_by_5": ["ssd", 5]}
+
+
+def test_those_who_ask_in_turn_are_beside_those_who_ask_together() -> None:
+    frame, of = served_in_turn()
+    figure, points = in_turn(frame, of, {"ssd_by_1": "ssd", "ssd_by_5": "ssd"})
+    tow = points[(points["quantity"] == "tow") & (points["of"] == "ssd")]
+    assert set(zip(tow["method"], tow["in_turn"], strict=True)) == {("ssd", 0), ("ssd_by_1", 1), ("ssd_by_5", 5)}
+    for point in tow.itertuples():
+        row = frame[(frame["n"] == point.n) & (frame["method"] == point.method)].iloc[0]
+        assert (point.value, point.std) == (row["tow_mean"], row["tow_std"])
+    assert not points.loc[points["method"].isin(["pretrain", "retrain"]), "of"].any()
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[:3] == ["together", "in parts of 5", "one by one"] and "Original model" in said
+    drawn = [container.lines[0] for container in figure.axes[0].containers]  # together, one by one, in parts of 5
+    assert [line.get_ydata()[0] for line in drawn] == [tow[(tow["n"] == 1) & (tow["in_turn"] == k)]["value"].item()
+                                                      for k in (0, 1, 5)]  # fmt: skip
+    assert len({line.get_marker() for line in drawn}) == 3 and len({line.get_color() for line in drawn}) == 1
+    assert figure.axes[0].get_ylabel() == "SSD"
+
+
+def test_a_figure_in_turn_refuses_several_datasets_and_no_method() -> None:
+    frame, of = served_in_turn()
+    with pytest.raises(DataError, match=r"kind in_turn shows one dataset; the table has 2"):
+        in_turn(pd.concat([frame, frame.assign(dataset="toy")]), of)
+    with pytest.raises(DataError, match="the table has none"):
+        in_turn(frame[frame["method"].isin(["pretrain", "retrain"])], {})

@@ -50,6 +50,13 @@ KINDS = {
         "sweep", ("table",), "the same by what the original model knows of forget images beyond the retrained", True
     ),
     "compared": Kind("sweep", ("table",), "the same of one setting, methods side by side", True, "setting"),
+    "in_turn": Kind(
+        "in_turn",
+        ("table",),
+        "of one dataset, a row a method: people who ask together beside those who ask in turn (methods that are `of` "
+        "another)",
+        one="dataset",
+    ),
 }
 
 
