@@ -411,8 +411,8 @@ NAMES = (*KEYS, *(name for column in COLUMNS for name in column.names))
 QUANTITIES = ("retain", "forget", "test", "tow")
 #: columns that count what went wrong -> the words for it
 FLAGS = {
-    "saturated": "saturated (its step changed next to nothing)",
-    "blown_up": "diverged (its step destroyed the model)",
+    "saturated": "saturated (the step changed next to nothing)",
+    "blown_up": "diverged (the step destroyed the model)",
 }
 
 

@@ -7,6 +7,7 @@ the opposite sign. What is missing is named and never guessed.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,20 @@ def listed(parts: Iterable[str]) -> str:
     """Return "a", "a and b", or "a, b and c"."""
     *head, last = parts
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def said_together(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Return what was found of several names, each finding once: "a and b diverged", "c has missing results".
+
+    Args:
+        found: names, and what is said of one. "has" becomes "have" where several share it.
+    """
+    names: dict[str, list[str]] = {}
+    for name, words in found:
+        names.setdefault(words, []).append(name)
+    return [
+        f"{listed(own)} {words if len(own) == 1 else re.sub(r'^has', 'have', words)}" for words, own in names.items()
+    ]
 
 
 class Facts:
@@ -122,11 +137,11 @@ class Facts:
             name = display_name(str(row["method"]), str(row["label"]))
             for flag, words in FLAGS.items():
                 if not pd.isna(row[flag]) and row[flag] > 0:
-                    found.append(f"{name} {words.split(' (')[0]} in {int(row[flag])} of {self.n_seeds} seeds")
+                    found.append((name, f"{words.split(' (')[0]} in {int(row[flag])} of {self.n_seeds} seeds"))
             needed = [quantity for quantity in QUANTITIES if (row["method"], quantity) != ("retrain", "tow")]
             if row["n_seeds"] < self.n_seeds or any(math.isnan(row[f"{name}_mean"]) for name in needed):
-                found.append(f"{name} has missing results")
-        return found
+                found.append((name, "has missing results"))
+        return said_together(found)
 
     def alike(self) -> bool:
         """Tell whether several methods print the same ToW and none differs from the original model."""
@@ -218,7 +233,7 @@ RESULTS: tuple[Case, ...] = (
 #: what is said next, if anything; the heaviest first: what voids the first sentence, then what was not forgotten, then
 #: what an attack cannot tell
 CAVEATS: tuple[Case, ...] = (
-    ("problems", lambda s: s.problems(), lambda s: f"Problems: {listed(s.problems())}."),
+    ("problems", lambda s: s.problems(), lambda s: f"Problems: {'; '.join(s.problems())}."),
     ("photos do not matter", lambda s: s.careless(), _photos),
     ("no room", lambda s: s.room <= 0,
      lambda s: "The second retrained model is no nearer than the original model: noise is as large as what there is to "

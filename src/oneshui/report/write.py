@@ -5,7 +5,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from oneshui.diagnostics import RELEARN_STEPS
 from oneshui.report.columns import COLUMNS, DASH, FLAGS, Column, with_std
 from oneshui.report.style import MEASURE_NAMES, MODEL_MARKS, display_name, setting_name
 from oneshui.report.tables import settings_of
-from oneshui.report.verdict import verdict
+from oneshui.report.verdict import said_together, verdict
 
 #: heading of a part of a table -> views of columns that stand in it
 PARTS = {
@@ -100,21 +100,25 @@ def ranks_of(rows: pd.DataFrame, decimals: int) -> dict[str, int]:
 
 
 def warnings_of(rows: pd.DataFrame, n_seeds: int, *, privacy: bool) -> list[str]:
-    """Return what failed or is missing, one sentence each; where rows are of several settings, a sentence names its."""
-    lines = []
-    several = len(settings_of(rows)) > 1
+    """Return what failed or is missing, one sentence each; where rows are of several settings, it begins with its."""
+    lines, settings = [], settings_of(rows)
+    for setting, own in settings:
+        where = f"{setting_name(*setting)}: " if len(settings) > 1 else ""
+        lines += [f"{where}{sentence}." for sentence in said_together(_failures(own, n_seeds, privacy=privacy))]
+    return lines
+
+
+def _failures(rows: pd.DataFrame, n_seeds: int, *, privacy: bool) -> Iterator[tuple[str, str]]:
+    """Yield names of models, and what failed or is missing."""
     for row in rows.to_dict("records"):
         name = name_of(row).text
-        if several:
-            name = f"{setting_name(str(row['dataset']), int(row['n']))}: {name}"
         for flag, words in FLAGS.items():
             if not pd.isna(row[flag]) and row[flag] > 0:
-                lines.append(f"{name} {words} in {int(row[flag])} of {n_seeds} seeds.")
+                yield name, f"{words} in {int(row[flag])} of {n_seeds} seeds"
         if row["n_seeds"] < n_seeds:
-            lines.append(f"{name} has complete results for {int(row['n_seeds'])} of {n_seeds} seeds.")
+            yield name, f"has complete results for {int(row['n_seeds'])} of {n_seeds} seeds"
         if privacy and math.isnan(row["rmia_auc"]):
-            lines.append(f"{name} has no attack in every seed: it or its reference diverged.")
-    return lines
+            yield name, "has no attack in every seed: the model or its reference diverged"
 
 
 def note_of(view: str, rows: pd.DataFrame, n_seeds: int) -> str:

@@ -77,7 +77,7 @@ SAYINGS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
     "photos do not matter": ([gain("ssd", 4.0, 3.0, **photos(0.5, 2.0))], 3,
                              "The photo does not matter: wrong photos do as well."),
     "problems": ([gain("ssd", 4, 5, saturated=1), gain("pgu", 1, 5, blown_up=2)], 3,
-                 "Problems: SSD saturated in 1 of 3 seeds and PGU diverged in 2 of 3 seeds."),
+                 "Problems: SSD saturated in 1 of 3 seeds; PGU diverged in 2 of 3 seeds."),
     "no room": ([gain("ssd", 4, 5), row("ceiling", tow_mean=60.0)], 3,
                 "The second retrained model is no nearer than the original model: noise is as large as what there is "
                 "to gain."),
@@ -153,6 +153,13 @@ def test_what_is_missing_is_named() -> None:
     assert "Problems: SSD has missing results." in said(row("ssd", n_seeds=2, **LOST), gain("pgu", 3, 1))
     assert "Problems: Retrained model has missing results." in said(row("retrain", n_seeds=2), gain("pgu", 3, 1))
     assert "missing" not in said(gain("pgu", 3, 1))
+
+
+def test_what_is_found_of_several_methods_is_said_once() -> None:
+    found = said(gain("ssd", 4, 5, blown_up=2), gain("pgu", 1, 5, saturated=1), gain("jit", 1, 5, blown_up=2))
+    assert "Problems: SSD and JiT diverged in 2 of 3 seeds; PGU saturated in 1 of 3 seeds." in found
+    lost = said(row("retrain", n_seeds=2), row("ssd", n_seeds=2, **LOST), gain("pgu", 3, 1))
+    assert "Problems: Retrained model and SSD have missing results." in lost
 
 
 def test_an_area_below_a_guess_is_no_success() -> None:
