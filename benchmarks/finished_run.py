@@ -74,7 +74,7 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def finished_runs(given: argparse.Namespace, n: int) -> Iterator[FinishedRun]:
+def finished_runs(given: argparse.Namespace, n: int | None) -> Iterator[FinishedRun]:
     """Yield the seeds of a run, which is read from the folder that the workflow ran in."""
     config = read_yaml(given.config)
     check(config, str(given.config))

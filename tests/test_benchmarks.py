@@ -218,7 +218,7 @@ def test_every_part_of_ours_is_a_script_with_a_test() -> None:
     helpers = {"__init__", "__main__", "measuring", "finished_run"}
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers
     # of a finished run: they run in tests/workflow/test_every_rule.py
-    studies = {"one_person", "artefact_attack", "scoring_precision"}
+    studies = {"one_person", "artefact_attack", "scoring_precision", "calibration"}
     # rates fill resources/rates.csv, rmia_calibration a figure of docs/metrics.md, the others need a GPU
     assert scripts - set(names) - studies == {"rates", "rmia_calibration", "meta_training", "at_once", "gpu", "mufac"}
 

@@ -112,6 +112,12 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     )
     assert 100 * float(float32) < float(bf16) < 1, printed
 
+    printed = studied("calibration", tmp_path, "toy", "--method", "identity_edits", "--scales", "0", "1")
+    shown = {
+        name: float(right) for name, right in re.findall(r"^\| ([a-z0-9, ]+) \| ([\d.]+) \|", printed, re.MULTILINE)
+    }
+    assert shown["original"] == shown["edit, 0 times"] and {"fold model", "edit, 1 times"} <= shown.keys(), printed
+
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
     run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config)))
     again = logs_of(tmp_path)[-1]
