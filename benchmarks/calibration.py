@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from benchmarks.finished_run import CPU, FinishedRun, arguments, finished_runs
-from scipy.stats import t as student
+from benchmarks.finished_run import CPU, FinishedRun, arguments, finished_runs, mean_of_people
 from torch import nn
 
 from oneshui.methods import folds_of, make_method
@@ -74,13 +73,8 @@ def report(rows: pd.DataFrame) -> str:
     lines = [f"{len(right)} people of {rows['seed'].nunique()} seeds", "",
              "| model | right | sure | right minus the fold model |", "|---|---:|---:|---:|"]  # fmt: skip
     for name, own in rows.groupby("model", sort=False):
-        change = right[name] - right["fold model"]
-        half = float(student.ppf(0.975, len(change) - 1)) * change.std(ddof=1) / len(change) ** 0.5
-        interval = f"[{100 * (change.mean() - half):+.1f}, {100 * (change.mean() + half):+.1f}]"
-        lines.append(
-            f"| {name} | {100 * own['right'].mean():.1f} | {100 * own['sure'].mean():.1f} | "
-            f"{100 * change.mean():+.1f} {interval} |"
-        )
+        change = mean_of_people(right[name] - right["fold model"])
+        lines.append(f"| {name} | {100 * own['right'].mean():.1f} | {100 * own['sure'].mean():.1f} | {change} |")
     return "\n".join(lines)
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from scipy.stats import t as student
 from torch import nn
 
 from oneshui.config import method_spec
@@ -62,6 +64,13 @@ class FinishedRun:
         photos = splits[splits["is_support"] & splits["identity"].isin(people)]
         asked = self.images.take(photos["image_id"].to_numpy())
         return Support(asked.images(torch.arange(len(asked))), asked.labels, asked.identities, asked.task)
+
+
+def mean_of_people(differences: "pd.Series[float]") -> str:
+    """Return the mean in percent with its 95% interval by Student's t over people, taken as independent."""
+    mean, error = differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
+    half = float(student.ppf(0.975, len(differences) - 1)) * error
+    return f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
 
 
 def arguments(text: str) -> argparse.ArgumentParser:

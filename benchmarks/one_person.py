@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmarks.finished_run import FinishedRun, arguments, finished_runs
-from scipy.stats import t as student
+from benchmarks.finished_run import FinishedRun, arguments, finished_runs, mean_of_people
 from torch import nn
 
 from oneshui.methods import make_method
@@ -124,11 +123,9 @@ def report(rows: pd.DataFrame) -> str:
         "| model | F | F minus retrained | mean of its size | ToW | KL |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, own in rows.groupby("model", sort=False):
-        half = float(student.ppf(0.975, len(own) - 1)) * own["difference"].std(ddof=1) / len(own) ** 0.5
-        mean = own["difference"].mean()
         cells = [
             f"{100 * own['forget'].mean():.1f}",
-            f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]",
+            mean_of_people(own["difference"]),
             f"{100 * own['difference'].abs().mean():.1f}", f"{100 * own['tow'].mean():.1f}", f"{own['kl'].mean():.2f}",
         ]  # fmt: skip
         lines.append(f"| {name} | {' | '.join(cells)} |")

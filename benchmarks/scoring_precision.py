@@ -3,11 +3,11 @@
     python -m benchmarks.scoring_precision config/mufac_edits.yaml mufac_edits
 
 For each seed the original and the second retrained model are attacked by RMIA with the retrained model as reference, as
-the configuration says but on images as they are, without random crops; all three in float32, then all three with their
-networks in bfloat16. Columns, means over models and seeds unless they say otherwise: change of an image's loss in nats,
-mean and largest; change of its RMIA score, which lies in [0, 1], mean and largest; change of the attack's AUC and of
-the accuracy or mAP on the forget images in points, largest of all models. The last row is what the same images in
-batches of another size change in float32: its own rounding.
+the configuration says but on images as they are, without random crops, and with offline_a 0.3 where that is chosen on
+another seed; all three in float32, then all three with their networks in bfloat16. Columns, means over models and seeds
+unless they say otherwise: change of an image's loss in nats, mean and largest; change of its RMIA score, which lies in
+[0, 1], mean and largest; change of the attack's AUC and of the accuracy or mAP on the forget images in points, largest
+of all models. The last row is what the same images in batches of another size change in float32: its own rounding.
 """
 
 from collections.abc import Callable

@@ -38,6 +38,9 @@ COLOURS = {
 _MUTED = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#661100", "#AA4499", "#117733")
 _SPARE_COLOURS = tuple(colour for colour in _MUTED if colour not in COLOURS.values())  # a kind may have taken one
 
+#: dashes of the trained models' lines
+DASHES: dict[str, Any] = {"pretrain": (0, (4, 3)), "ceiling": (0, (1, 2)), "retrain": "-"}
+
 #: for lines that stand for a run and not for a method
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", *_MUTED)
 

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from oneshui.config import TRAINED
 from oneshui.errors import DataError
 from oneshui.report.figures import several
-from oneshui.report.style import DOUBLE_COLUMN, RC, colours_of, figure_name, legend_columns
+from oneshui.report.figures.sweep import people_axis
+from oneshui.report.style import DASHES, DOUBLE_COLUMN, RC, colours_of, figure_name, legend_columns
 from oneshui.report.tables import in_blocks, read_csv
 
 #: columns of the CSV of a table, without ``_mean`` -> title of their panels
@@ -35,7 +36,6 @@ class _Look(NamedTuple):
 
 #: by the place of a way of asking: where results are the same, a dot stands in a square in a circle
 _LOOKS = (_Look("-", "o", 7.0), _Look((0, (4, 2)), "s", 4.5), _Look((0, (1, 1.5)), ".", 4.0), _Look("-.", "x", 4.0))
-_TRAINED = {"pretrain": (0, (4, 3)), "ceiling": (0, (1, 2)), "retrain": "-"}
 
 
 def from_files(
@@ -73,7 +73,7 @@ def in_turn(
         raise DataError("a figure of kind in_turn shows methods; the table has none. Name another table.")
     panels = [name for name in _PANELS if (points["quantity"] == name).any()]
     ways = sorted(points.loc[points["of"] != "", "in_turn"].unique(), key=lambda each: each or np.inf, reverse=True)
-    colours = colours_of([*_TRAINED, *methods], kinds, repeat=True)
+    colours = colours_of([*DASHES, *methods], kinds, repeat=True)
     labels = dict(zip(table["method"], table["label"], strict=True))
     looks = {way: _LOOKS[min(place, len(_LOOKS) - 1)] for place, way in enumerate(ways)}
     with rc_context(RC):
@@ -86,16 +86,13 @@ def in_turn(
                 _draw(axes, own, looks, colours[method], colours)
         for axes, name in zip(grid[0], panels, strict=True):
             axes.set_title(_PANELS[name], loc="left")
-        people = sorted(table["n"].unique())
-        grid[0, 0].set_xscale("log")
-        grid[0, 0].set_xticks(people, [str(n) for n in people])
-        grid[0, 0].minorticks_off()
-        grid[0, 0].set_xlim(min(people) / 1.3, max(people) * 1.3)
+        people_axis(grid[0, 0], table)
+        grid[0, 0].set_xlim(table["n"].min() / 1.3, table["n"].max() * 1.3)
         grid[-1, len(panels) // 2].set_xlabel("people who have asked")
         handles = [_handle(looks[way], _said(int(way))) for way in ways]
         handles += [
-            Line2D([], [], color=colours[name], ls=_TRAINED[name], label=figure_name(name, labels.get(name)))
-            for name in _TRAINED if name in labels
+            Line2D([], [], color=colours[name], ls=DASHES[name], label=figure_name(name, labels.get(name)))
+            for name in DASHES if name in labels
         ]  # fmt: skip
         columns = legend_columns([str(handle.get_label()) for handle in handles], 8)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.0)
@@ -127,7 +124,7 @@ def _draw(
     """Draw one quantity of one method, and of the trained models."""
     axes.grid(axis="y")
     for name, own in points[points["of"] == ""].groupby("method"):
-        axes.plot(own["n"], own["value"], color=colours[str(name)], ls=_TRAINED[str(name)], lw=1.0, zorder=1)
+        axes.plot(own["n"], own["value"], color=colours[str(name)], ls=DASHES[str(name)], lw=1.0, zorder=1)
     for way, own in points[points["of"] != ""].groupby("in_turn"):
         look, own = looks[int(str(way))], own.sort_values("n")
         axes.errorbar(

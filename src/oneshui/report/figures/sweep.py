@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from oneshui.config import TRAINED
 from oneshui.errors import DataError
 from oneshui.report.figures import several
-from oneshui.report.style import DOUBLE_COLUMN, RC, colours_of, figure_name, legend_columns, setting_name
+from oneshui.report.style import DASHES, DOUBLE_COLUMN, RC, colours_of, figure_name, legend_columns, setting_name
 from oneshui.report.tables import in_blocks, read_csv
 
 #: columns of the CSV of a table without ``_mean`` -> title of their panel
@@ -29,7 +29,6 @@ _AXES = {
     "gap": "forget images: original minus retrained model (points)",
     "compared": "",
 }
-_DASHES = {"pretrain": (0, (4, 3)), "ceiling": (0, (1, 2)), "retrain": "-"}
 
 
 def from_files(
@@ -115,7 +114,7 @@ def _places(table: pd.DataFrame, along: str) -> "pd.Series[float]":
 
 
 def _draw(axes: Axes, own: pd.DataFrame, method: str, colour: str, level: bool) -> None:
-    dash = _DASHES.get(method, "-")
+    dash = DASHES.get(method, "-")
     if level and method in TRAINED:
         for value in own["value"]:
             axes.axhline(value, color=colour, lw=1.0, ls=dash, zorder=0)
@@ -129,17 +128,23 @@ def _draw(axes: Axes, own: pd.DataFrame, method: str, colour: str, level: bool) 
 
 def _ticks(axes: Axes, placed: pd.DataFrame, along: str, names: Mapping[str, str]) -> None:
     axes.grid(axis="y")
-    if along in ("people", "kept"):
-        axes.set_xscale("log")
     if along == "people":
-        people = sorted(placed["n"].unique())
-        axes.set_xticks(people, [str(n) for n in people])
-        axes.minorticks_off()
+        people_axis(axes, placed)
+    if along == "kept":
+        axes.set_xscale("log")
     if along == "compared":
         shown = [str(name) for name in placed["method"] if name not in TRAINED]
         axes.set_xticks(range(len(shown)), [names[name] for name in shown], rotation=35, ha="right")
 
 
+def people_axis(axes: Axes, table: pd.DataFrame) -> None:
+    """Make the horizontal axis one of the numbers of people who ask, in a table."""
+    people = sorted(table["n"].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(people, [str(n) for n in people])
+    axes.minorticks_off()
+
+
 def _handle(method: str, colour: str, name: str) -> Line2D:
     marker = "" if method in TRAINED else "o"
-    return Line2D([], [], color=colour, ls=_DASHES.get(method, "-"), marker=marker, ms=3.5, label=name)
+    return Line2D([], [], color=colour, ls=DASHES.get(method, "-"), marker=marker, ms=3.5, label=name)
