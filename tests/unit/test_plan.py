@@ -40,7 +40,7 @@ METHODS: dict[str, Any] = {
     "fold_model": {"kind": "fold_model", "params": {"folds": 4}},
     "edits": {
         "kind": "identity_edits",
-        "params": {"folds": 4, "blocks": 2, "rank": None, "calibrate": "none", "max_positions": 9},
+        "params": {"folds": 4, "blocks": 2, "rank": None, "spread": "unseen", "calibrate": "none", "max_positions": 9},
     },
     "mine": {"kind": "mine:Mine", "needs": "artefact", "params": {}},
     "mine_alone": {"kind": "mine:Alone", "needs": "nothing", "params": {}},
@@ -362,13 +362,15 @@ def test_disk_of_a_meta_loss_and_of_rendered_faces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "calibrate", "of_each"), [(1, "none", 2), (2, "none", 5 + 1), (2, "halfway", 5 + 1 + 8)]
+    ("blocks", "spread", "calibrate", "of_each"),
+    [(1, "predicted", "none", 2), (2, "unseen", "none", 5 + 1), (2, "unseen", "halfway", 5 + 1 + 8)],
 )
 def test_identity_edits_ask_all_fold_models_of_a_person_only_for_earlier_blocks(
-    blocks: int, calibrate: str, of_each: int
+    blocks: int, spread: str, calibrate: str, of_each: int
 ) -> None:
-    found = passes("edits", "precompute_for_every_n", blocks=blocks, calibrate=calibrate)
-    assert found == {"forward_s": 5 * (590 + 100) + of_each * 590}  # the model and four fold models
+    found = passes("edits", "precompute_for_every_n", blocks=blocks, spread=spread, calibrate=calibrate)
+    val = {"predicted": 100, "unseen": 200}[spread]
+    assert found == {"forward_s": 5 * (590 + val) + of_each * 590}  # the model and four fold models
 
 
 def test_disk_of_what_serves_every_request_size_counts_once() -> None:

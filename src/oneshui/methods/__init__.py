@@ -81,7 +81,8 @@ METHODS: dict[str, Kind] = {
         target="oneshui.methods.identity_edits:IdentityEdits", params=params.IdentityEdits, needs="artefact",
         label="Identity edits", colour="#F0E442", cost=params.IDENTITY_EDITS_COST,
         artefact_params=(
-            "folds", "blocks", "rank", "weight", "weight_earlier", "ridge", "calibrate", "max_positions",
+            "folds", "blocks", "rank", "weight", "weight_earlier", "ridge", "spread", "calibrate",
+            "max_positions",
         ),
         network_params=("blocks",), folds=True,
         stays=(

@@ -30,6 +30,8 @@ _MAP_RIDGE = 1e-3
 _TRIED = 4
 #: largest scale of a person's edits
 _LARGEST_GAIN = 2.0
+#: predictions with less than this share of the variance of what they predict are all the same
+_SAME = 1e-6
 #: channels that a layer moves less than this share of the most moved one are not edited
 _DEAD = 1e-6
 
@@ -92,7 +94,8 @@ class IdentityEdits(params.IdentityEdits):
 
     The targets of the last edited sum are the out-of-fold activations themselves, mapped to the model's coordinates by
     a ridge regression; those of earlier ones the model's own, plus the difference between the models without the
-    person and those with them (what the maps cannot predict cancels).
+    person and those with them (what the maps cannot predict cancels). What a map predicts varies less than activations
+    do; ``spread`` makes up for it.
     """
 
     def try_on(self, model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> None:
@@ -252,20 +255,23 @@ class _Precompute:
         self.maps: list[list[Tensor]] = []
 
     def fit(self, val: ImageSet, fold_of_image: Tensor) -> None:
-        """Fit L of each layer, and the maps from each fold model: on what neither it nor the model knows by heart.
+        """Fit L of each layer, and the maps from each fold model: on what both learned by heart, or neither.
 
         Sizes are the sums of squares of what stands behind the layers, over the training images.
 
         Args:
-            val: half of it, and the images of other folds, fit the maps.
+            val: half of its people, and the images of other folds, fit the maps. How much activations on unseen images
+                vary is measured on the other half.
             fold_of_image: (N,) on the CPU.
         """
         grams: list[Tensor | float] = [0.0] * len(self.points)
         self.sizes = [torch.zeros((), dtype=torch.float64, device=self.train.device) for _ in self.points]
-        pairs = [[_Ridge() for _ in self.points] for _ in self.folds]
-        people = val.identities.unique()
-        half = val.subset(torch.isin(val.identities, people[::2]))
-        for images, chosen in ((self.train, fold_of_image), (half, torch.full((len(half),), -1))):
+        fitted, held_out = ([[_Ridge() for _ in self.points] for _ in self.folds] for _ in range(2))
+        first = torch.isin(val.identities, val.identities.unique()[::2])
+        parts = [(self.train, fold_of_image, fitted), (val.subset(first), None, fitted)]
+        if self.method.spread == "unseen":
+            parts.append((val.subset(~first), None, held_out))
+        for images, folds, pairs in parts:
             for rows in torch.arange(len(images)).split(self.method.batch_size):
                 batch = images.images(rows)
                 keys, sums, _ = self.plain(batch)
@@ -273,7 +279,8 @@ class _Precompute:
                     grams = [gram + _gram(z) for gram, z in zip(grams, keys, strict=True)]
                     self.sizes = [size + h.square().sum() for size, h in zip(self.sizes, sums, strict=True)]
                 for number, (other, ridges) in enumerate(zip(self.folds, pairs, strict=True)):
-                    known = (chosen[rows] != number).to(batch.device)
+                    known = torch.full((len(rows),), True) if folds is None else folds[rows] != number
+                    known = known.to(batch.device)
                     _, theirs, _ = other(batch)
                     for ridge, x, y in zip(ridges, theirs, sums, strict=True):
                         ridge.add(x[known].flatten(0, 1), y[known].flatten(0, 1))
@@ -281,7 +288,12 @@ class _Precompute:
             assert isinstance(gram, Tensor)
             penalty = self.method.ridge * gram.diagonal().mean()
             self.roots.append(torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).to(gram)))
-        self.maps = [[ridge.solution() for ridge in ridges] for ridges in pairs]
+        self.maps = [[ridge.solution() for ridge in ridges] for ridges in fitted]
+        if self.method.spread == "unseen":
+            self.maps = [
+                [ridge.spread(weights) for ridge, weights in zip(ridges, maps, strict=True)]
+                for ridges, maps in zip(held_out, self.maps, strict=True)
+            ]
 
     def state(self, found: Sequence[tuple[list[Edit], float]]) -> State:
         """Return what was fitted, and the edits and gains of the first people."""
@@ -380,11 +392,12 @@ class _Ridge:
     def __init__(self) -> None:
         self.xx: Tensor | float = 0.0
         self.xy: Tensor | float = 0.0
+        self.yy: Tensor | float = 0.0
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Take rows x (R, d) and y (R, e) into account."""
         x = _with_one(x)
-        self.xx, self.xy = self.xx + x.T @ x, self.xy + x.T @ y
+        self.xx, self.xy, self.yy = self.xx + x.T @ x, self.xy + x.T @ y, self.yy + y.square().sum()
 
     def solution(self) -> Tensor:
         """Return the weights, (d + 1, e), the last row the intercept, which is not penalised."""
@@ -393,6 +406,25 @@ class _Ridge:
         penalty[-1] = 0
         weights: Tensor = torch.linalg.solve(self.xx + torch.diag(penalty), self.xy)
         return weights
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """Return another fit's weights, (d + 1, e), so that what they predict from x varies as much as y.
+
+        A regression predicts means, which vary less. All predictions are moved away from their mean by one factor, the
+        root of the ratio of the total variances. Weights that predict the same for every row stay.
+        """
+        if not isinstance(self.xx, Tensor) or not isinstance(self.xy, Tensor):
+            return weights  # no rows
+        rows = self.xx[-1, -1]
+        centre = self.xx[-1] @ weights / rows
+        predicted = (weights * (self.xx @ weights)).sum() / rows - centre.square().sum()
+        wanted = self.yy / rows - (self.xy[-1] / rows).square().sum()
+        if predicted <= _SAME * wanted:
+            return weights
+        factor = (wanted / predicted).sqrt()
+        result = factor * weights
+        result[-1] += (1 - factor) * centre
+        return result
 
 
 def _sureness(images: ImageSet, logits: Tensor) -> float:

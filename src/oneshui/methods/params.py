@@ -280,6 +280,11 @@ class IdentityEdits(Spec):
     ridge: Positive = Field(
         description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
     )
+    spread: Literal["predicted", "unseen"] = Field(
+        description="how much targets vary: `unseen`: as the model's activations on unseen images; `predicted`: as a"
+        " regression predicts them, which is less, so that the model answers less surely than one that never saw the"
+        " person"
+    )
     calibrate: Literal["person", "halfway", "none"] = Field(
         description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
         " `person`: each by their own number; `halfway`: each by the mean of their own and everybody's mean, because"
@@ -305,7 +310,8 @@ def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
     models = spec["folds"] + 1
     asked = models if spec["blocks"] > 1 else 2
     person = asked + spec["blocks"] - 1 + CALIBRATION_STEPS * (spec["calibrate"] != "none")
-    return {"forward_s": models * (sizes.trained + sizes.val / 2) + person * sizes.trained}
+    unseen = sizes.val if spec["spread"] == "unseen" else sizes.val / 2
+    return {"forward_s": models * (sizes.trained + unseen) + person * sizes.trained}
 
 
 def _edits_bytes(spec: costs.Spec, sizes: Sizes, network: Network) -> float:

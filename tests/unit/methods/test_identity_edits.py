@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from oneshui.methods.identity_edits import (
     IdentityEdits,
     _add,
     _Precompute,
+    _Ridge,
     folds_of_identities,
     stacked,
 )
@@ -29,8 +30,8 @@ from oneshui.resume import Resume
 from oneshui.sets import ImageSet, Support
 
 METHOD = IdentityEdits(
-    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, calibrate="none", solve="sum",
-    max_positions=64, batch_size=5,
+    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, spread="unseen", calibrate="none",
+    solve="sum", max_positions=64, batch_size=5,
 )  # fmt: skip
 TASK = TASKS["classification"]
 #: 8 people with 3 images each, 4 validation people with 3 each; at 64 px the last block has 2 x 2 positions
@@ -103,6 +104,21 @@ def ridge_map(x: Tensor, y: Tensor, penalty: float) -> Callable[[Tensor], Tensor
     return lambda rows: (rows - centre_x) @ weights + centre_y
 
 
+def mapping(number: int, folds: int, block: str, spread: str = METHOD.spread) -> Callable[[Tensor], Tensor]:
+    """From the sums of a fold model to the model's: of images that both know or neither, spread as on unseen ones."""
+    model, other, even = network(0), fold_models(folds)[number].load(), VAL.identities % 2 == 0
+    fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % folds], VAL.pixels[even]])
+    x, y = (flow(net, fit_on, block)[1].flatten(0, 1) for net in (other, model))
+    at = ridge_map(x, y, 1e-3)
+    if spread == "predicted":
+        return at
+    x, y = (flow(net, VAL.pixels[~even], block)[1].flatten(0, 1) for net in (other, model))
+    centre = at(x).mean(0)
+    factor = ((y - y.mean(0)).square().sum() / (at(x) - centre).square().sum()).sqrt()
+    assert factor > 1.02  # else it would be as if nothing was done
+    return lambda rows: centre + factor * (at(rows) - centre)
+
+
 def change_of(z_own: Tensor, target: Tensor, z_all: Tensor, weight: float, ridge: float) -> Tensor:
     """argmin_D weight |D z - t|^2 over a person's rows + |D z|^2 over all + penalty |D|^2, by its normal equations."""
     gram = z_all.T @ z_all
@@ -110,7 +126,9 @@ def change_of(z_own: Tensor, target: Tensor, z_all: Tensor, weight: float, ridge
     return weight * target.T @ z_own @ torch.linalg.inv(weight * z_own.T @ z_own + gram)
 
 
-def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float], folds: int) -> dict[str, Tensor]:
+def direct(
+    person: int, blocks: tuple[str, ...], weights: dict[str, float], folds: int, spread: str
+) -> dict[str, Tensor]:
     """The changes of a person's edit: one layer after the other, each with the earlier ones applied."""
     edited, model, fold = network(0), network(0), person % folds
     own = TRAIN.pixels[person == PEOPLE]
@@ -120,9 +138,7 @@ def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float], fold
         _, plain = flow(model, own, block)
         mapped = []
         for number, other in enumerate(fold_models(folds)):
-            fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % folds], VAL.pixels[VAL.identities % 2 == 0]])
-            x, y = flow(other.load(), fit_on, block)[1], flow(model, fit_on, block)[1]
-            at = ridge_map(x.flatten(0, 1), y.flatten(0, 1), 1e-3)
+            at = mapping(number, folds, block, spread)
             mapped.append(at(flow(other.load(), own, block)[1].flatten(0, 1)))
         target = mapped[fold]
         if block != blocks[-1]:
@@ -140,13 +156,15 @@ def direct(person: int, blocks: tuple[str, ...], weights: dict[str, float], fold
     return changes
 
 
-@pytest.mark.parametrize("folds", [2, 3])
+@pytest.mark.parametrize(("folds", "spread"), [(2, "unseen"), (3, "unseen"), (2, "predicted")])
 @pytest.mark.parametrize("blocks", [("layer4.0",), ("layer3.0", "layer4.0")])
-def test_the_unlearned_weights_are_those_of_the_direct_formula(blocks: tuple[str, ...], folds: int) -> None:
-    method = dataclasses.replace(METHOD, blocks=len(blocks), folds=folds)
+def test_the_unlearned_weights_are_those_of_the_direct_formula(
+    blocks: tuple[str, ...], folds: int, spread: Literal["unseen", "predicted"]
+) -> None:
+    method = dataclasses.replace(METHOD, blocks=len(blocks), folds=folds, spread=spread)
     result = method.unlearn(network(0), ask(3, 4), precomputed(method), seed=0).model
     weights = {block: 20.0 if block == "layer4.0" else 5.0 for block in blocks}
-    expected = [direct(person, blocks, weights, folds) for person in (3, 4)]
+    expected = [direct(person, blocks, weights, folds, spread) for person in (3, 4)]
     for name, before in network(0).state_dict().items():
         block = name.removesuffix(".conv2.weight")
         moved = sum(change[block] for change in expected) if block in blocks else torch.zeros_like(before)
@@ -162,10 +180,8 @@ def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
     for person in (3, 4):
         own = TRAIN.pixels[person == PEOPLE]
         z, here = flow(network(0), own, "layer4.0")
-        other = FOLDS[person % 2].load()
-        fit_on = torch.cat([TRAIN.pixels[person % 2 != PEOPLE % 2], VAL.pixels[VAL.identities % 2 == 0]])
-        x, y = flow(other, fit_on, "layer4.0")[1], flow(network(0), fit_on, "layer4.0")[1]
-        mapped = ridge_map(x.flatten(0, 1), y.flatten(0, 1), 1e-3)(flow(other, own, "layer4.0")[1].flatten(0, 1))
+        theirs = flow(FOLDS[person % 2].load(), own, "layer4.0")[1].flatten(0, 1)
+        mapped = mapping(person % 2, 2, "layer4.0")(theirs)
         rows.append(z.flatten(0, 1))
         targets.append(mapped - here.flatten(0, 1))
     change = change_of(torch.cat(rows), torch.cat(targets), z_all.flatten(0, 1), 20.0, METHOD.ridge)
@@ -174,6 +190,14 @@ def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
     name = "layer4.0.conv2.weight"
     moved = result.state_dict()[name] - network(0).state_dict()[name]
     torch.testing.assert_close(moved, (change / scale[:, None]).reshape(8, 8, 3, 3).detach(), rtol=2e-4, atol=1e-6)
+
+
+def test_where_no_image_is_unseen_or_all_predictions_are_the_same_targets_stay_as_predicted() -> None:
+    weights = torch.cat([torch.zeros(4, 5), torch.randn(1, 5)]).double()
+    assert torch.equal(_Ridge().spread(weights), weights)
+    ridge = _Ridge()
+    ridge.add(torch.randn(20, 4).double(), torch.randn(20, 5).double())
+    assert torch.equal(ridge.spread(weights), weights)
 
 
 #: of the inputs of some layer: lower triangular
