@@ -40,7 +40,7 @@ METHODS: dict[str, Any] = {
     "fold_model": {"kind": "fold_model", "params": {"folds": 4}},
     "edits": {
         "kind": "identity_edits",
-        "params": {"folds": 4, "blocks": 2, "rank": None, "spread": "unseen", "calibrate": "none", "max_positions": 9},
+        "params": {"folds": 4, "blocks": 2, "rank": None, "spread": 1.0, "calibrate": "none", "max_positions": 9},
     },
     "mine": {"kind": "mine:Mine", "needs": "artefact", "params": {}},
     "mine_alone": {"kind": "mine:Alone", "needs": "nothing", "params": {}},
@@ -363,13 +363,13 @@ def test_disk_of_a_meta_loss_and_of_rendered_faces() -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "spread", "calibrate", "of_each"),
-    [(1, "predicted", "none", 2), (2, "unseen", "none", 5 + 1), (2, "unseen", "halfway", 5 + 1 + 8)],
+    [(1, 0.0, "none", 2), (2, 1.0, "none", 5 + 1), (2, 0.5, "halfway", 5 + 1 + 8)],
 )
 def test_identity_edits_ask_all_fold_models_of_a_person_only_for_earlier_blocks(
-    blocks: int, spread: str, calibrate: str, of_each: int
+    blocks: int, spread: float, calibrate: str, of_each: int
 ) -> None:
     found = passes("edits", "precompute_for_every_n", blocks=blocks, spread=spread, calibrate=calibrate)
-    val = {"predicted": 100, "unseen": 200}[spread]
+    val = 200 if spread else 100
     assert found == {"forward_s": 5 * (590 + val) + of_each * 590}  # the model and four fold models
 
 

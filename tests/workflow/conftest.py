@@ -45,7 +45,7 @@ METHODS = {
     "fold_model": {"folds": 2},
     "identity_edits": {
         "folds": 2, "blocks": 2, "rank": 4, "weight": 100.0, "weight_earlier": 10.0, "ridge": 0.01,
-        "spread": "unseen", "calibrate": "halfway", "solve": "sum", "max_positions": 16, "batch_size": 32,
+        "spread": 0.5, "calibrate": "halfway", "solve": "sum", "max_positions": 16, "batch_size": 32,
     },
 }  # fmt: skip
 SUPPORT_ONLY, WITH_DATA = ["ssd", "metaunlearn", "jit", "pgu"], ["scrub", "bad_teacher"]

@@ -269,7 +269,7 @@ class _Precompute:
         fitted, held_out = ([[_Ridge() for _ in self.points] for _ in self.folds] for _ in range(2))
         first = torch.isin(val.identities, val.identities.unique()[::2])
         parts = [(self.train, fold_of_image, fitted), (val.subset(first), None, fitted)]
-        if self.method.spread == "unseen":
+        if self.method.spread:
             parts.append((val.subset(~first), None, held_out))
         for images, folds, pairs in parts:
             for rows in torch.arange(len(images)).split(self.method.batch_size):
@@ -289,9 +289,9 @@ class _Precompute:
             penalty = self.method.ridge * gram.diagonal().mean()
             self.roots.append(torch.linalg.cholesky(gram + penalty * torch.eye(len(gram)).to(gram)))
         self.maps = [[ridge.solution() for ridge in ridges] for ridges in fitted]
-        if self.method.spread == "unseen":
+        if self.method.spread:
             self.maps = [
-                [ridge.spread(weights) for ridge, weights in zip(ridges, maps, strict=True)]
+                [ridge.spread(weights, self.method.spread) for ridge, weights in zip(ridges, maps, strict=True)]
                 for ridges, maps in zip(held_out, self.maps, strict=True)
             ]
 
@@ -407,11 +407,12 @@ class _Ridge:
         weights: Tensor = torch.linalg.solve(self.xx + torch.diag(penalty), self.xy)
         return weights
 
-    def spread(self, weights: Tensor) -> Tensor:
-        """Return another fit's weights, (d + 1, e), so that what they predict from x varies as much as y.
+    def spread(self, weights: Tensor, power: float) -> Tensor:
+        """Return another fit's weights, (d + 1, e), so that what they predict from x varies more.
 
-        A regression predicts means, which vary less. All predictions are moved away from their mean by one factor, the
-        root of the ratio of the total variances. Weights that predict the same for every row stay.
+        A regression predicts means, which vary less than y. All predictions are moved away from their mean by one
+        factor: the root of the ratio of the total variances, to ``power``. At 1 they vary as much as y. Weights that
+        predict the same for every row stay.
         """
         if not isinstance(self.xx, Tensor) or not isinstance(self.xy, Tensor):
             return weights  # no rows
@@ -421,8 +422,8 @@ class _Ridge:
         wanted = self.yy / rows - (self.xy[-1] / rows).square().sum()
         if predicted <= _SAME * wanted:
             return weights
-        factor = (wanted / predicted).sqrt()
-        result = factor * weights
+        factor = (wanted / predicted) ** (power / 2)
+        result: Tensor = factor * weights
         result[-1] += (1 - factor) * centre
         return result
 

@@ -280,10 +280,12 @@ class IdentityEdits(Spec):
     ridge: Positive = Field(
         description="share of the mean square of a layer's inputs that is added to each (0.01 in the prototype)"
     )
-    spread: Literal["predicted", "unseen"] = Field(
-        description="how much targets vary: `unseen`: as the model's activations on unseen images; `predicted`: as a"
-        " regression predicts them, which is less, so that the model answers less surely than one that never saw the"
-        " person"
+    spread: float = Field(
+        ge=0,
+        le=1,
+        description="how much targets vary: 0: as a regression predicts them, which is less than activations do, so that"
+        " the model answers less surely than one that never saw the person; 1: as the model's activations on unseen"
+        " images; between them: the ratio of both to this power",
     )
     calibrate: Literal["person", "halfway", "none"] = Field(
         description="scale edits so that the model is as sure of a person's labels as the model without their fold is:"
@@ -310,7 +312,7 @@ def _edits(spec: costs.Spec, sizes: Sizes) -> Passes:
     models = spec["folds"] + 1
     asked = models if spec["blocks"] > 1 else 2
     person = asked + spec["blocks"] - 1 + CALIBRATION_STEPS * (spec["calibrate"] != "none")
-    unseen = sizes.val if spec["spread"] == "unseen" else sizes.val / 2
+    unseen = sizes.val if spec["spread"] else sizes.val / 2
     return {"forward_s": models * (sizes.trained + unseen) + person * sizes.trained}
 
 

@@ -84,7 +84,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "fold_model": {"folds": 2},
     "identity_edits": {
         "folds": 2, "blocks": 1, "rank": 2, "weight": 100.0, "weight_earlier": 10.0, "ridge": 0.01,
-        "spread": "unseen", "calibrate": "none", "solve": "sum", "max_positions": 8, "batch_size": 8,
+        "spread": 0.5, "calibrate": "none", "solve": "sum", "max_positions": 8, "batch_size": 8,
     },
 }  # fmt: skip
 #: kinds with a column in the table

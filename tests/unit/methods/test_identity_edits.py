@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ from oneshui.resume import Resume
 from oneshui.sets import ImageSet, Support
 
 METHOD = IdentityEdits(
-    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, spread="unseen", calibrate="none",
+    folds=2, blocks=1, rank=None, weight=20.0, weight_earlier=5.0, ridge=0.05, spread=1.0, calibrate="none",
     solve="sum", max_positions=64, batch_size=5,
 )  # fmt: skip
 TASK = TASKS["classification"]
@@ -104,18 +104,18 @@ def ridge_map(x: Tensor, y: Tensor, penalty: float) -> Callable[[Tensor], Tensor
     return lambda rows: (rows - centre_x) @ weights + centre_y
 
 
-def mapping(number: int, folds: int, block: str, spread: str = METHOD.spread) -> Callable[[Tensor], Tensor]:
+def mapping(number: int, folds: int, block: str, spread: float = METHOD.spread) -> Callable[[Tensor], Tensor]:
     """From the sums of a fold model to the model's: of images that both know or neither, spread as on unseen ones."""
     model, other, even = network(0), fold_models(folds)[number].load(), VAL.identities % 2 == 0
     fit_on = torch.cat([TRAIN.pixels[number != PEOPLE % folds], VAL.pixels[even]])
     x, y = (flow(net, fit_on, block)[1].flatten(0, 1) for net in (other, model))
     at = ridge_map(x, y, 1e-3)
-    if spread == "predicted":
+    if not spread:
         return at
     x, y = (flow(net, VAL.pixels[~even], block)[1].flatten(0, 1) for net in (other, model))
     centre = at(x).mean(0)
-    factor = ((y - y.mean(0)).square().sum() / (at(x) - centre).square().sum()).sqrt()
-    assert factor > 1.02  # else it would be as if nothing was done
+    factor = ((y - y.mean(0)).square().sum() / (at(x) - centre).square().sum()) ** (spread / 2)
+    assert factor > 1.01  # else it would be as if nothing was done
     return lambda rows: centre + factor * (at(rows) - centre)
 
 
@@ -127,7 +127,7 @@ def change_of(z_own: Tensor, target: Tensor, z_all: Tensor, weight: float, ridge
 
 
 def direct(
-    person: int, blocks: tuple[str, ...], weights: dict[str, float], folds: int, spread: str
+    person: int, blocks: tuple[str, ...], weights: dict[str, float], folds: int, spread: float
 ) -> dict[str, Tensor]:
     """The changes of a person's edit: one layer after the other, each with the earlier ones applied."""
     edited, model, fold = network(0), network(0), person % folds
@@ -156,10 +156,10 @@ def direct(
     return changes
 
 
-@pytest.mark.parametrize(("folds", "spread"), [(2, "unseen"), (3, "unseen"), (2, "predicted")])
+@pytest.mark.parametrize(("folds", "spread"), [(2, 1.0), (3, 0.5), (2, 0.0)])
 @pytest.mark.parametrize("blocks", [("layer4.0",), ("layer3.0", "layer4.0")])
 def test_the_unlearned_weights_are_those_of_the_direct_formula(
-    blocks: tuple[str, ...], folds: int, spread: Literal["unseen", "predicted"]
+    blocks: tuple[str, ...], folds: int, spread: float
 ) -> None:
     method = dataclasses.replace(METHOD, blocks=len(blocks), folds=folds, spread=spread)
     result = method.unlearn(network(0), ask(3, 4), precomputed(method), seed=0).model
@@ -194,10 +194,10 @@ def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
 
 def test_where_no_image_is_unseen_or_all_predictions_are_the_same_targets_stay_as_predicted() -> None:
     weights = torch.cat([torch.zeros(4, 5), torch.randn(1, 5)]).double()
-    assert torch.equal(_Ridge().spread(weights), weights)
+    assert torch.equal(_Ridge().spread(weights, 1.0), weights)
     ridge = _Ridge()
     ridge.add(torch.randn(20, 4).double(), torch.randn(20, 5).double())
-    assert torch.equal(ridge.spread(weights), weights)
+    assert torch.equal(ridge.spread(weights, 1.0), weights)
 
 
 #: of the inputs of some layer: lower triangular
