@@ -283,8 +283,8 @@ class IdentityEdits(Spec):
     spread: float = Field(
         ge=0,
         le=1,
-        description="how much targets vary: 0: as a regression predicts them, which is less than activations do, so that"
-        " the model answers less surely than one that never saw the person; 1: as the model's activations on unseen"
+        description="how much targets vary: 0: as a regression predicts them, which is less than activations do: then"
+        " the model answers less surely than one that never saw the person; 1: as activations on unseen"
         " images; between them: the ratio of both to this power",
     )
     calibrate: Literal["person", "halfway", "none"] = Field(
