@@ -1,38 +1,52 @@
-"""One person's edit at several scales, beside the fold model that never saw them: is its calibration right?
+"""Edits beside models that never saw the people who ask: are they as often right, and as sure?
 
     python -m benchmarks.calibration config/mufac_edits.yaml mufac_edits --seeds 0
 
-reads models, fold models and the artefact of a method of kind identity_edits (``solve: sum``); no retrained model,
+reads models, fold models and the artefacts of methods of kind identity_edits (``solve: sum``); no retrained model,
 forget set or test set, so it may be used on seeds on which things are chosen. People with six or more images, at
-random; each asks alone. Columns, means over people, on their own training images: accuracy or mAP; mean probability of
-the labels; accuracy minus the fold model's with the 95% interval by Student's t over people, who are taken as
-independent.
+random, ask in groups. They are judged on their own training images, each person beside the fold model that never saw
+them. ``--judges`` says how many fold models the judges are: another number than the edits were made with gives judges
+that the edits were not fitted to, and the fold models of the edits get a row. Columns, means over groups: accuracy or
+mAP; mean probability of the labels; accuracy minus the judge's with the 95% interval by Student's t over groups, taken
+as independent; KL divergence from the judge's answers in nats.
 """
 
 import copy
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from benchmarks.finished_run import CPU, FinishedRun, arguments, finished_runs, mean_of_people
 from torch import nn
 
 from oneshui.methods import folds_of, make_method
+from oneshui.metrics.divergence import mean_kl
 from oneshui.metrics.measure import measure
 from oneshui.runs import Model
 from oneshui.scoring import score_images
 from oneshui.sets import ImageSet, Support
 from oneshui.stages.folds import open_folds
 
+Logits = npt.NDArray[np.float32]
 _FEWEST_IMAGES = 6
 
 
-def answers_on(model: nn.Module, own: ImageSet) -> dict[str, float]:
-    """Return how often a model is right on a person's images, and how sure it is of their labels."""
-    scores = score_images(model, own)
-    right = measure(own.task.kind, np.stack(scores["logits"].to_list()), own.labels.numpy())
-    return {"right": right, "sure": float(scores["p_true"].mean())}
+def answers_of(model: nn.Module, images: ImageSet) -> Logits:
+    """Return the logits of a model, (N, C)."""
+    return np.stack(score_images(model, images)["logits"].to_list())
+
+
+def answers_of_strangers(seed: FinishedRun, folds: int, images: ImageSet) -> Logits:
+    """Return logits, (N, C): each person is answered by the one of ``folds`` fold models that never saw them."""
+    paths = [Path(seed.run.weights(Model.of_fold(fold, folds))) for fold in range(folds)]
+    result: dict[int, Logits] = {}
+    for fold in open_folds(paths, seed.images, seed.run, CPU):
+        rows = torch.isin(images.identities, fold.identities).nonzero()[:, 0]
+        if len(rows):
+            result |= dict(zip(rows.tolist(), answers_of(fold.load(), images.subset(rows)), strict=True))
+    return np.stack([result[row] for row in range(len(images))])
 
 
 def scaled(model: nn.Module, edited: nn.Module, scale: float) -> nn.Module:
@@ -44,51 +58,90 @@ def scaled(model: nn.Module, edited: nn.Module, scale: float) -> nn.Module:
     return result
 
 
-def rows_of(seed: FinishedRun, name: str, scales: list[float], most: int) -> list[dict[str, object]]:
-    """Return the rows of the people of a seed."""
-    spec, artefact = seed.kept(name)
-    method, train, run = make_method(spec), seed.images.training_set(None), seed.run
-    paths = [Path(run.weights(Model.of_fold(fold, folds_of(spec)))) for fold in range(folds_of(spec))]
+def judged(images: ImageSet, logits: Logits, judge: Logits) -> dict[str, float]:
+    """Return how often answers are right, how sure of the labels, and how far from the judge's."""
+    kind = images.task.kind
+    losses = images.task.losses(torch.from_numpy(logits), images.labels)
+    return {
+        "right": measure(kind, logits, images.labels.numpy()),
+        "sure": float((-losses).exp().mean()),
+        "judge": measure(kind, judge, images.labels.numpy()),
+        "kl": mean_kl(judge, logits, task=kind),
+    }
+
+
+def rows_of(
+    seed: FinishedRun, names: list[str], scales: list[float], judges: int | None, together: int, most: int
+) -> list[dict[str, object]]:
+    """Return a row of each group of people and model of a seed."""
+    train = seed.images.training_set(None)
     known, counts = train.identities.unique(return_counts=True)
-    people = np.random.default_rng(run.seed).permutation(known[counts >= _FEWEST_IMAGES].numpy())[:most]
+    people = np.random.default_rng(seed.run.seed).permutation(known[counts >= _FEWEST_IMAGES].numpy())[:most]
+    groups = people[: len(people) // together * together].reshape(-1, together)
+    theirs = train.subset(torch.isin(train.identities, torch.from_numpy(groups.flatten())))
+    methods = {name: (make_method(spec), artefact, folds_of(spec))
+               for name in names for spec, artefact in [seed.kept(name)]}  # fmt: skip
+    folds = {folds for _, _, folds in methods.values()}
+    judge_folds = judges or max(folds)
+    strangers = {number: answers_of_strangers(seed, number, theirs) for number in sorted(folds | {judge_folds})}
     rows: list[dict[str, object]] = []
-    for fold in open_folds(paths, seed.images, run, CPU):
-        never_saw = fold.load()
-        for identity in np.intersect1d(people, fold.identities.numpy()).tolist():
-            own = train.subset(train.identities == identity)
-            asks = Support(own.images(torch.arange(1)), own.labels[:1], torch.tensor([identity]), own.task)
-            edited = method.unlearn(seed.model, asks, artefact, seed=0).model
-            models = {"original": seed.model, "fold model": never_saw}
-            models |= {f"edit, {scale:g} times": scaled(seed.model, edited, scale) for scale in scales}
-            rows += [
-                {"model": model, "seed": run.seed, "identity": identity, **answers_on(each, own)}
-                for model, each in models.items()
-            ]
+    for number, group in enumerate(groups):
+        mine = torch.isin(theirs.identities, torch.from_numpy(group))
+        own, here = theirs.subset(mine), mine.numpy()
+        photos = Support(
+            own.images(torch.arange(1)).repeat(together, 1, 1, 1), own.labels[:1].repeat(together),
+            torch.from_numpy(group), own.task,
+        )  # fmt: skip
+        found = {"original": answers_of(seed.model, own), f"{judge_folds} fold models": strangers[judge_folds][here]}
+        found |= {f"{number} fold models": strangers[number][here] for number in folds}
+        for name, (method, artefact, _) in methods.items():
+            edited = method.unlearn(seed.model, photos, artefact, seed=0).model
+            for scale in scales:
+                shown = name if scale == 1 else f"{name}, {scale:g} times"
+                found[shown] = answers_of(scaled(seed.model, edited, scale), own)
+        rows += [
+            {
+                "model": model,
+                "seed": seed.run.seed,
+                "group": number,
+                **judged(own, logits, strangers[judge_folds][here]),
+            }
+            for model, logits in found.items()
+        ]
     return rows
 
 
-def report(rows: pd.DataFrame) -> str:
+def report(rows: pd.DataFrame, together: int) -> str:
     """Return the table as Markdown, percent."""
-    right = rows.pivot(index=["seed", "identity"], columns="model", values="right")
-    lines = [f"{len(right)} people of {rows['seed'].nunique()} seeds", "",
-             "| model | right | sure | right minus the fold model |", "|---|---:|---:|---:|"]  # fmt: skip
+    groups = len(rows[["seed", "group"]].drop_duplicates())
+    asks = "each asking alone" if together == 1 else f"{together} at a time"
+    lines = [f"{groups * together} people of {rows['seed'].nunique()} seeds, {asks}", "",
+             "| model | right | sure | right minus the judge | KL from the judge |",
+             "|---|---:|---:|---:|---:|"]  # fmt: skip
     for name, own in rows.groupby("model", sort=False):
-        change = mean_of_people(right[name] - right["fold model"])
-        lines.append(f"| {name} | {100 * own['right'].mean():.1f} | {100 * own['sure'].mean():.1f} | {change} |")
+        change = mean_of_people(own["right"] - own["judge"])
+        lines.append(
+            f"| {name} | {100 * own['right'].mean():.1f} | {100 * own['sure'].mean():.1f} | {change} "
+            f"| {own['kl'].mean():.2f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Print the table."""
-    parser = arguments("One person's edit at several scales, beside the fold model that never saw them.")
-    parser.add_argument("--method", default="edits")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.25, 1.5, 2.0])
+    parser = arguments("Edits beside models that never saw the people who ask.")
+    parser.add_argument("--methods", nargs="+", default=["edits"])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--judges", type=int, help="number of fold models; left out: those of the edits")
+    parser.add_argument("--together", type=int, default=1, help="people of one request")
     parser.add_argument("--people", type=int, default=80, help="of each seed, at most")
     given = parser.parse_args()
     found = [
-        row for seed in finished_runs(given, None) for row in rows_of(seed, given.method, given.scales, given.people)
+        row
+        for seed in finished_runs(given, None)
+        for row in rows_of(seed, given.methods, given.scales, given.judges, given.together, given.people)
     ]
-    print(report(pd.DataFrame(found)))
+    print(report(pd.DataFrame(found), given.together))
 
 
 if __name__ == "__main__":

@@ -112,11 +112,13 @@ def test_every_rule_runs_with_every_optional_input(snakemake: Run, tmp_path: Pat
     )
     assert 100 * float(float32) < float(bf16) < 1, printed
 
-    printed = studied("calibration", tmp_path, "toy", "--method", "identity_edits", "--scales", "0", "1")
-    shown = {
-        name: float(right) for name, right in re.findall(r"^\| ([a-z0-9, ]+) \| ([\d.]+) \|", printed, re.MULTILINE)
-    }
-    assert shown["original"] == shown["edit, 0 times"] and {"fold model", "edit, 1 times"} <= shown.keys(), printed
+    for more in ([], ["--together", "3"]):
+        printed = studied("calibration", tmp_path, "toy", "--methods", "identity_edits", "--scales", "0", "1", *more)
+        shown = {
+            name: rest for name, *rest in re.findall(r"^\| ([a-z0-9_, ]+) \| ([\d.]+) \|.* ([\d.]+) \|$", printed, re.M)
+        }
+        assert shown["original"] == shown["identity_edits, 0 times"] != shown["identity_edits"], printed
+        assert shown["2 fold models"][1] == "0.00"  # the judges themselves
 
     config["attack"] |= {"offline_a": 0.3, "references": "seeds"}
     run_workflow(tmp_path, "--configfile", str(write_config(tmp_path, config)))
