@@ -34,8 +34,9 @@ COLOURS = {
     "ceiling": "#777777",
     **{name: kind.colour for name, kind in METHODS.items()},
 }
-#: for methods without a colour of their own: Paul Tol's muted palette, without what resembles the above
-_MUTED = ("#882255", "#332288", "#999933", "#44AA99", "#DDCC77", "#661100", "#AA4499", "#117733")
+#: for methods without a colour of their own: Paul Tol's muted palette, without what resembles the above on paper (a
+#: legible yellow is olive), and two of his other colours
+_MUTED = ("#882255", "#332288", "#BB5566", "#44AA99", "#225555", "#661100", "#AA4499", "#117733")
 _SPARE_COLOURS = tuple(colour for colour in _MUTED if colour not in COLOURS.values())  # a kind may have taken one
 
 #: dashes of the trained models' lines

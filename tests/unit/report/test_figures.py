@@ -1,5 +1,6 @@
 """Figures: the points that are written are the numbers that came in, and same figure means same bytes."""
 
+import itertools
 import json
 import math
 import re
@@ -283,6 +284,14 @@ def test_a_method_keeps_its_colour_in_every_figure() -> None:
         colours_of([f"m{i}" for i in range(9)])
     again = colours_of([f"m{i}" for i in range(9)], repeat=True)
     assert again["m8"] == again["m0"] and len(set(again.values())) == 8
+
+
+def test_no_two_methods_look_the_same_on_paper() -> None:
+    """A yellow that is made legible is olive, as a spare colour was."""
+    names = [*COLOURS, *(f"other_{number}" for number in range(8))]
+    shown = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours_of(names).values()]
+    for one, other in itertools.combinations(shown, 2):
+        assert math.dist(one, other) > 40
 
 
 def test_the_report_takes_more_methods_than_there_are_colours() -> None:
