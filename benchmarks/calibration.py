@@ -15,7 +15,6 @@ import copy
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from benchmarks.finished_run import CPU, FinishedRun, arguments, finished_runs, mean_of_people
@@ -25,28 +24,18 @@ from oneshui.methods import folds_of, make_method
 from oneshui.metrics.divergence import mean_kl
 from oneshui.metrics.measure import measure
 from oneshui.runs import Model
-from oneshui.scoring import score_images
+from oneshui.scoring import logits_in, score_images
 from oneshui.sets import ImageSet, Support
-from oneshui.stages.folds import open_folds
+from oneshui.stages.folds import open_folds, scores_of_strangers
 
-Logits = npt.NDArray[np.float32]
 _FEWEST_IMAGES = 6
 
 
-def answers_of(model: nn.Module, images: ImageSet) -> Logits:
-    """Return the logits of a model, (N, C)."""
-    return np.stack(score_images(model, images)["logits"].to_list())
-
-
-def answers_of_strangers(seed: FinishedRun, folds: int, images: ImageSet) -> Logits:
-    """Return logits, (N, C): each person is answered by the one of ``folds`` fold models that never saw them."""
+def scores_of_judges(seed: FinishedRun, folds: int, images: ImageSet) -> pd.DataFrame:
+    """Return the scores of images, every person's from the one of ``folds`` fold models that never saw them."""
     paths = [Path(seed.run.weights(Model.of_fold(fold, folds))) for fold in range(folds)]
-    result: dict[int, Logits] = {}
-    for fold in open_folds(paths, seed.images, seed.run, CPU):
-        rows = torch.isin(images.identities, fold.identities).nonzero()[:, 0]
-        if len(rows):
-            result |= dict(zip(rows.tolist(), answers_of(fold.load(), images.subset(rows)), strict=True))
-    return np.stack([result[row] for row in range(len(images))])
+    (scores,) = scores_of_strangers(open_folds(paths, seed.images, seed.run, CPU), [images])
+    return scores
 
 
 def scaled(model: nn.Module, edited: nn.Module, scale: float) -> nn.Module:
@@ -58,15 +47,14 @@ def scaled(model: nn.Module, edited: nn.Module, scale: float) -> nn.Module:
     return result
 
 
-def judged(images: ImageSet, logits: Logits, judge: Logits) -> dict[str, float]:
+def judged(images: ImageSet, scores: pd.DataFrame, judge: pd.DataFrame) -> dict[str, float]:
     """Return how often answers are right, how sure of the labels, and how far from the judge's."""
-    kind = images.task.kind
-    losses = images.task.losses(torch.from_numpy(logits), images.labels)
+    kind, labels = images.task.kind, images.labels.numpy()
     return {
-        "right": measure(kind, logits, images.labels.numpy()),
-        "sure": float((-losses).exp().mean()),
-        "judge": measure(kind, judge, images.labels.numpy()),
-        "kl": mean_kl(judge, logits, task=kind),
+        "right": measure(kind, logits_in(scores), labels),
+        "sure": float(scores["p_true"].mean()),
+        "judge": measure(kind, logits_in(judge), labels),
+        "kl": mean_kl(logits_in(judge), logits_in(scores), task=kind),
     }
 
 
@@ -79,11 +67,10 @@ def rows_of(
     people = np.random.default_rng(seed.run.seed).permutation(known[counts >= _FEWEST_IMAGES].numpy())[:most]
     groups = people[: len(people) // together * together].reshape(-1, together)
     theirs = train.subset(torch.isin(train.identities, torch.from_numpy(groups.flatten())))
-    methods = {name: (make_method(spec), artefact, folds_of(spec))
-               for name in names for spec, artefact in [seed.kept(name)]}  # fmt: skip
-    folds = {folds for _, _, folds in methods.values()}
-    judge_folds = judges or max(folds)
-    strangers = {number: answers_of_strangers(seed, number, theirs) for number in sorted(folds | {judge_folds})}
+    kept = {name: seed.kept(name) for name in names}
+    folds = {folds_of(spec) for spec, _ in kept.values()}
+    judges = judges or max(folds)
+    strangers = {number: scores_of_judges(seed, number, theirs) for number in dict.fromkeys([judges, *sorted(folds)])}
     rows: list[dict[str, object]] = []
     for number, group in enumerate(groups):
         mine = torch.isin(theirs.identities, torch.from_numpy(group))
@@ -92,21 +79,16 @@ def rows_of(
             own.images(torch.arange(1)).repeat(together, 1, 1, 1), own.labels[:1].repeat(together),
             torch.from_numpy(group), own.task,
         )  # fmt: skip
-        found = {"original": answers_of(seed.model, own), f"{judge_folds} fold models": strangers[judge_folds][here]}
-        found |= {f"{number} fold models": strangers[number][here] for number in folds}
-        for name, (method, artefact, _) in methods.items():
-            edited = method.unlearn(seed.model, photos, artefact, seed=0).model
+        found = {"original": score_images(seed.model, own)}
+        found |= {f"{number} fold models": scores[here] for number, scores in strangers.items()}
+        for name, (spec, artefact) in kept.items():
+            edited = make_method(spec).unlearn(seed.model, photos, artefact, seed=0).model
             for scale in scales:
                 shown = name if scale == 1 else f"{name}, {scale:g} times"
-                found[shown] = answers_of(scaled(seed.model, edited, scale), own)
+                found[shown] = score_images(scaled(seed.model, edited, scale), own)
+        who = {"seed": seed.run.seed, "group": number}
         rows += [
-            {
-                "model": model,
-                "seed": seed.run.seed,
-                "group": number,
-                **judged(own, logits, strangers[judge_folds][here]),
-            }
-            for model, logits in found.items()
+            {"model": model, **who, **judged(own, scores, strangers[judges][here])} for model, scores in found.items()
         ]
     return rows
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy.stats import t as student
 from torch import nn
 
 from oneshui.config import method_spec
@@ -17,6 +16,7 @@ from oneshui.methods import artefact_of, keeper_of
 from oneshui.methods.base import Artefact
 from oneshui.models import load_model
 from oneshui.planning.checks import check
+from oneshui.report.columns import half_width
 from oneshui.runs import ORIGINAL, DataFiles, Model, Run
 from oneshui.sets import Support
 from oneshui.stages.images import RunImages, open_trained
@@ -68,8 +68,7 @@ class FinishedRun:
 
 def mean_of_people(differences: "pd.Series[float]") -> str:
     """Return the mean in percent with its 95% interval by Student's t over people, taken as independent."""
-    mean, error = differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
-    half = float(student.ppf(0.975, len(differences) - 1)) * error
+    mean, half = differences.mean(), half_width(float(differences.std(ddof=1)), len(differences))
     return f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
 
 

@@ -27,7 +27,7 @@ from oneshui.metrics.measure import measure
 from oneshui.metrics.roles import metric_rows
 from oneshui.metrics.tow import tug_of_war
 from oneshui.runs import RETRAINED, SECOND_RETRAINED
-from oneshui.scoring import score_images
+from oneshui.scoring import logits_in, score_images
 from oneshui.sets import ImageSet
 
 
@@ -54,7 +54,7 @@ def compared(
 
 def logits_of(model: nn.Module, images: dict[str, ImageSet]) -> dict[str, np.ndarray]:
     """Return a model's logits by split."""
-    return {split: np.stack(score_images(model, each)["logits"].to_list()) for split, each in images.items()}
+    return {split: logits_in(score_images(model, each)) for split, each in images.items()}
 
 
 def rows_of(seed: FinishedRun, methods: list[str]) -> list[dict[str, object]]:

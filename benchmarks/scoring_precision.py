@@ -75,7 +75,7 @@ def rows_of(seed: FinishedRun) -> list[dict[str, object]]:
         loss = model["loss"].to_numpy(dtype=np.float64)
         ratio = likelihood_ratios(loss[None], compared["loss"].to_numpy(dtype=np.float64)[None, None], a=offline_a)
         rmia = rmia_scores(ratio[:, : len(tested)], ratio[:, len(tested) :], gamma=attack.gamma, combine=attack.combine)
-        logits = np.stack(model["logits"].to_list())[: len(members)]
+        logits = scoring.logits_in(model)[: len(members)]
         return {
             "loss": loss, "rmia": rmia, "auc": auc(rmia, np.isin(tested, members), identities).value,
             "forget": measure(images.task.kind, logits, labels),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ def score_images(model: nn.Module, images: ImageSet) -> pd.DataFrame:
     Losses are computed from float32 logits; the stored logits are float16.
     """
     return _scored(images, 0, lambda rows: model(images.images(rows)))
+
+
+def logits_in(scores: pd.DataFrame) -> npt.NDArray[np.float16]:
+    """Return the logits of scores (schema SCORES), (N, C)."""
+    return np.stack(scores["logits"].to_list())
 
 
 def score_with_features(model: nn.Module, images: ImageSet, wanted: Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -268,9 +268,10 @@ class _Precompute:
         self.sizes = [torch.zeros((), dtype=torch.float64, device=self.train.device) for _ in self.points]
         fitted, held_out = ([[_Ridge() for _ in self.points] for _ in self.folds] for _ in range(2))
         first = torch.isin(val.identities, val.identities.unique()[::2])
-        parts = [(self.train, fold_of_image, fitted), (val.subset(first), None, fitted)]
+        in_no_fold = torch.full((len(val),), -1)
+        parts = [(self.train, fold_of_image, fitted), (val.subset(first), in_no_fold, fitted)]
         if self.method.spread:
-            parts.append((val.subset(~first), None, held_out))
+            parts.append((val.subset(~first), in_no_fold, held_out))
         for images, folds, pairs in parts:
             for rows in torch.arange(len(images)).split(self.method.batch_size):
                 batch = images.images(rows)
@@ -279,8 +280,7 @@ class _Precompute:
                     grams = [gram + _gram(z) for gram, z in zip(grams, keys, strict=True)]
                     self.sizes = [size + h.square().sum() for size, h in zip(self.sizes, sums, strict=True)]
                 for number, (other, ridges) in enumerate(zip(self.folds, pairs, strict=True)):
-                    known = torch.full((len(rows),), True) if folds is None else folds[rows] != number
-                    known = known.to(batch.device)
+                    known = (folds[rows] != number).to(batch.device)
                     _, theirs, _ = other(batch)
                     for ridge, x, y in zip(ridges, theirs, sums, strict=True):
                         ridge.add(x[known].flatten(0, 1), y[known].flatten(0, 1))

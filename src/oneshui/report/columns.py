@@ -122,15 +122,22 @@ def _kept(row: Row, key: str, _: int) -> str:
 # where numbers come from
 
 
+def half_width(std: float, count: int) -> float:
+    """Return the half-width of the 95% interval of a mean of ``count`` values by Student's t, NaN of one value.
+
+    Args:
+        std: standard deviation of the values (ddof 1).
+    """
+    return float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if count > 1 else math.nan
+
+
 def _over_seeds(read: Callable[[Numbers], Values]) -> Callable[[Numbers], dict[str, float]]:
     """Return a source: mean, standard deviation (ddof 1) and half-width of the 95% interval by Student's t."""
 
     def source(numbers: Numbers) -> dict[str, float]:
         values = read(numbers)
-        count = len(values)
-        std = float(np.std(values, ddof=1)) if count > 1 else math.nan
-        half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if count > 1 else math.nan
-        return {"_mean": float(np.mean(values)), "_std": std, "_ci95": half}
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return {"_mean": float(np.mean(values)), "_std": std, "_ci95": half_width(std, len(values))}
 
     return source
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from oneshui.data.splits import fold_of
@@ -11,6 +12,8 @@ from oneshui.files import read_header, sha256_file
 from oneshui.methods.base import OutOfFold
 from oneshui.models import load_model
 from oneshui.runs import Model, Run
+from oneshui.scoring import score_images
+from oneshui.sets import ImageSet
 from oneshui.stages.images import RunImages
 
 
@@ -27,6 +30,21 @@ def open_folds(paths: Sequence[Path], images: RunImages, run: Run, device: torch
         CheckpointError: a file is not that fold model, or was trained on other splits.
     """
     return [_open(path, fold, len(paths), images, run, device) for fold, path in enumerate(paths)]
+
+
+def scores_of_strangers(out_of_fold: Sequence[OutOfFold], sets: Sequence[ImageSet]) -> list[pd.DataFrame]:
+    """Return the scores of each set (schema SCORES), every person's from the fold model that never saw them.
+
+    A fold model is read once for all sets.
+    """
+    found: list[list[pd.DataFrame]] = [[] for _ in sets]
+    for fold in out_of_fold:
+        model = fold.load()
+        for images, parts in zip(sets, found, strict=True):
+            rows = torch.isin(images.identities, fold.identities).nonzero()[:, 0]
+            if len(rows):
+                parts.append(score_images(model, images.subset(rows)).set_axis(rows.tolist()))
+    return [pd.concat(parts).sort_index() for parts in found]
 
 
 def naming_folds(paths: Sequence[Path]) -> dict[str, list[str]]:

@@ -25,10 +25,10 @@ from oneshui.metrics.tow import tug_of_war
 from oneshui.models import Checkpoint
 from oneshui.resume import Resume, State, fingerprint
 from oneshui.runs import DataFiles, Run
-from oneshui.scoring import score_images
+from oneshui.scoring import logits_in, score_images
 from oneshui.seeds import seed_of, stream
 from oneshui.sets import ImageSet, Support
-from oneshui.stages.folds import naming_folds, open_folds
+from oneshui.stages.folds import naming_folds, open_folds, scores_of_strangers
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.unlearn_with_data import rebuilder
 
@@ -82,7 +82,11 @@ def try_hyperparameters(
     ]
     before = [_values(checkpoint.model, trial, unseen) for trial in trials]
     out_of_fold = open_folds(fold_paths, images, run, device)
-    forgotten = _of_strangers(out_of_fold, trials) if out_of_fold else [values["test"] for values in before]
+    forgotten = [values["test"] for values in before]
+    if out_of_fold:
+        sets = [trial.forget for trial in trials]
+        strangers = scores_of_strangers(out_of_fold, sets)
+        forgotten = [_measured(scores, each) for scores, each in zip(strangers, sets, strict=True)]
     targets = [{**values, "forget": value} for values, value in zip(before, forgotten, strict=True)]
     rows = [
         {"request": i, "score": tug_of_war(b, t), **b} for i, (b, t) in enumerate(zip(before, targets, strict=True))
@@ -173,27 +177,12 @@ def _values(model: nn.Module, trial: _Trial, unseen: ImageSet) -> dict[str, floa
     }
 
 
-def _of_strangers(out_of_fold: Sequence[OutOfFold], trials: Sequence[_Trial]) -> list[float]:
-    """Return the measure on each trial's forget images, each person's answered by the fold model that never saw them.
-
-    A fold model is read once for all trials.
-    """
-    answers: list[dict[int, np.ndarray]] = [{} for _ in trials]
-    for fold in out_of_fold:
-        model = fold.load()
-        for trial, logits in zip(trials, answers, strict=True):
-            rows = torch.isin(trial.forget.identities, fold.identities).nonzero()[:, 0]
-            if len(rows):
-                scores = score_images(model, trial.forget.subset(rows))
-                logits |= dict(zip(rows.tolist(), scores["logits"], strict=True))
-    return [
-        measure(images.task.kind, np.stack([logits[row] for row in range(len(images))]), images.labels.cpu().numpy())
-        for images, logits in zip((trial.forget for trial in trials), answers, strict=True)
-    ]
-
-
 def _measure(model: nn.Module, images: ImageSet) -> float:
-    logits = np.stack(score_images(model, images)["logits"].to_list())
+    return _measured(score_images(model, images), images)
+
+
+def _measured(scores: pd.DataFrame, images: ImageSet) -> float:
+    logits = logits_in(scores)
     if np.isnan(logits).any():
         return 0.0  # a destroyed model; the other combinations are worth trying all the same
     return measure(images.task.kind, logits, images.labels.cpu().numpy())
