@@ -6,13 +6,18 @@ reads a finished run of that configuration. The attacker has the model, the arte
 layer they compute its inputs z on the photo, in the artefact's coordinates, and compare them with the keys that are
 kept of each person (largest cosine over positions and keys; of edits of low rank, whose keys are directions without a
 sign, the largest absolute value). AUC of the score for photos of people in the artefact
-against those of test people:
+against those of test people. An AUC far below 50 gives people away as well: the opposite sign knows them.
 
 - trained: images that the edits were made from;
 - new photo: the photo of each person that was kept out of every training;
-- named: share of the new photos whose best match is the right person;
-- after: the trained images of ten people who asked, against the artefact without them;
+- named: share of the new photos whose best match is the right person; chance: of a guess;
+- asked: the trained images of the ten people who ask, before they do;
+- after: the same images, against the artefact without these people;
 - leverage: the same with z^T C^-1 z, from the inputs of all training images, which a request does not change.
+
+Pictures that the dataset lists twice (column duplicate_group of its index) are in none of these: the same picture of
+somebody else, or of a test person, matches exactly. Kept by others: share of all images of those who asked that still
+match an entry of somebody else exactly (cosine of at least 0.99).
 
 A linear probe on the artefact: the class that most images of a person have (of CelebA: the attribute Male), from the
 mean of the keys and changes of the person, by ridge regression, five-fold cross-validation over people; beside it the
@@ -20,6 +25,7 @@ share of the largest class.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +41,15 @@ from oneshui.methods import make_method
 from oneshui.methods.base import Artefact, without
 from oneshui.methods.edit_points import EditPoint, Recorder, edit_points
 from oneshui.metrics.roc import auc
+from oneshui.schemas import INDEX, read_table
 from oneshui.sets import ImageSet
 
 #: attribute that the probe looks for where images have several
 _ATTRIBUTE = "Male"
 #: test images that a photo is compared with, at most
 _MOST = 1500
+#: cosine of what counts as the same picture
+_SAME = 0.99
 
 
 class Attacker:
@@ -83,17 +92,20 @@ class Attacker:
 def measured(seed: FinishedRun, artefact: Artefact, spec: Mapping[str, Any]) -> dict[str, float]:
     """Return what an attacker reaches, by column, in percent."""
     splits, attacker = seed.images.splits, Attacker(seed, artefact, spec)
-    train, test = seed.images.training_set(None), seed.images.role("test")
+    everybody, once = seed.images.training_set(None), listed_once(seed)
+    train, test = (images.subset(once[images.image_ids]) for images in (everybody, seed.images.role("test")))
     test = test.subset(torch.arange(len(test))[:_MOST])
     reserved = splits[splits["is_support"] & (splits["role"] == "train")]
     new = seed.images.take(reserved["image_id"].to_numpy())
-    new = new.subset(torch.isin(new.identities, artefact.need("identities")))
+    new = new.subset(torch.isin(new.identities, artefact.need("identities")) & once[new.image_ids])
     asked = torch.tensor(seed.ranked[:10])
     theirs = train.subset(torch.isin(train.identities, asked))
     known = train.subset(torch.arange(len(train))[:: max(1, len(train) // _MOST)])
     z = {name: attacker.inputs(each) for name, each in
          {"trained": known, "new": new, "test": test, "asked": theirs}.items()}  # fmt: skip
     rest = without(make_method(spec), artefact, asked)
+    all_of_theirs = attacker.inputs(everybody.subset(torch.isin(everybody.identities, asked)))
+    still = attacker.matches(all_of_theirs, rest).amax(1) >= _SAME
     match = {name: attacker.matches(each, artefact) for name, each in z.items()}
     identities = artefact.need("identities")
 
@@ -106,13 +118,22 @@ def measured(seed: FinishedRun, artefact: Artefact, spec: Mapping[str, Any]) -> 
     after = {name: attacker.matches(z[name], rest).amax(1) for name in ("asked", "test")}
     leverage = {name: -z[name].square().sum(2).mean(1) for name in ("asked", "test")}
     named = identities[match["new"].argmax(1)] == new.identities
-    probe, largest = probed(artefact, attacker.layer, train)
+    probe, largest = probed(artefact, attacker.layer, everybody)
     return {
         "trained": area(best["trained"], best["test"], known), "new photo": area(best["new"], best["test"], new),
-        "named": 100 * float(named.double().mean()), "asked": area(best["asked"], best["test"], theirs),
+        "named": 100 * float(named.double().mean()), "chance": 100 / len(identities),
+        "asked": area(best["asked"], best["test"], theirs),
         "after": area(after["asked"], after["test"], theirs),
-        "leverage": area(leverage["asked"], leverage["test"], theirs), "class": probe, "largest class": largest,
+        "leverage": area(leverage["asked"], leverage["test"], theirs),
+        "kept by others": 100 * float(still.double().mean()), "class": probe, "largest class": largest,
     }  # fmt: skip
+
+
+def listed_once(seed: FinishedRun) -> Tensor:
+    """Return whether each image of the dataset is the only one of its picture, (N,) bool."""
+    index, _ = read_table(Path(f"results/data/{seed.run.dataset}/index.parquet"), INDEX, ["duplicate_group"])
+    groups = index["duplicate_group"]
+    return torch.from_numpy(groups.groupby(groups).transform("size").eq(1).to_numpy(copy=True))
 
 
 def probed(artefact: Artefact, layer: str, train: ImageSet) -> tuple[float, float]:

@@ -2,13 +2,13 @@
 
     python -m benchmarks.calibration config/mufac_edits.yaml mufac_edits --seeds 0
 
-reads models, fold models and the artefacts of methods of kind identity_edits (``solve: sum``); no retrained model,
-forget set or test set, so it may be used on seeds on which things are chosen. People with six or more images, at
-random, ask in groups. They are judged on their own training images, each person beside the fold model that never saw
-them. ``--judges`` says how many fold models the judges are: another number than the edits were made with gives judges
-that the edits were not fitted to, and the fold models of the edits get a row. Columns, means over groups: accuracy or
-mAP; mean probability of the labels; accuracy minus the judge's with the 95% interval by Student's t over groups, taken
-as independent; KL divergence from the judge's answers in nats.
+reads models, fold models and the artefacts of methods of kind identity_edits (``solve: sum``); no retrained model and
+no test set. People with six or more images, at random, ask in groups. Those who can ask in the tables of a seed are
+among them, so use it on seeds for development, which no table has. They are judged on their own training images, each
+person beside the fold model that never saw them. ``--judges`` says how many fold models the judges are: another number
+than the edits were made with gives judges that they were not fitted to, and the fold models of the edits get a row.
+Columns, means over groups: accuracy or mAP; mean probability of the labels; accuracy minus the judge's with the 95%
+interval by Student's t over groups, taken as independent; KL divergence from the judge's answers in nats.
 """
 
 import copy

@@ -1,38 +1,66 @@
 """What is left of images inside a model: activations at several depths, and how fast training brings them back."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from oneshui.diagnostics import RELEARN_STEPS
+from oneshui.errors import ConfigError
+from oneshui.log import logger
+from oneshui.methods.edit_points import edit_points
 from oneshui.metrics.measure import measure
 from oneshui.models import blocks_of, features_and_logits, watched
 from oneshui.sets import ImageSet
 
 #: share of the blocks behind which activations are looked at, in percent
-DEPTHS = (25, 50, 75, 100)
+DEPTHS = (25, 50, 75, 90, 100)
 #: Adam's learning rate
-_LR = 1e-4
+_LR = 1e-5
 _BATCH = 256
 
 
-def pooled_by_depth(model: nn.Module, images: ImageSet) -> dict[str, Tensor]:
-    """Return pooled activations (N, D) of the images on the CPU, by depth: ``25`` to ``100``, and ``features``.
+def places_of(model: nn.Module, images: ImageSet) -> dict[str, tuple[str, bool]]:
+    """Return the module at each depth of a network, and whether its input is meant (or its output), by depth.
 
-    Depth d is the output of the block at d percent of the network's blocks, its mean over positions. The features are
-    what the classifier sees.
+    ``25`` to ``100`` are outputs of the block at that percentage of the network's blocks. ``projection`` is the input
+    of the last layer that can be edited (``edit_points``), which an edit of that layer alone leaves as it was. It is
+    missing where there is none.
+
+    Args:
+        model: a trained one. In one that was destroyed no layer can be edited.
+        images: any two.
     """
-    blocks = blocks_of(model, images.images(torch.arange(min(2, len(images)))))
-    chosen = {str(depth): blocks[-(-depth * len(blocks) // 100) - 1] for depth in DEPTHS} if blocks else {}
-    kept: dict[str, list[Tensor]] = {name: [] for name in (*chosen, "features")}
+    batch = images.images(torch.arange(min(2, len(images))))
+    blocks = blocks_of(model, batch)
+    if not blocks:
+        return {}
+    found = {str(depth): (blocks[-(-depth * len(blocks) // 100) - 1], False) for depth in DEPTHS}
+    last = found.pop(str(DEPTHS[-1]))
+    try:
+        found["projection"] = (edit_points(model, batch, 1)[-1].layer, True)
+    except ConfigError as error:
+        logger.info("no probe of the last projection: %s", error)
+    return {**found, str(DEPTHS[-1]): last}
+
+
+def pooled_by_depth(model: nn.Module, images: ImageSet, places: Mapping[str, tuple[str, bool]]) -> dict[str, Tensor]:
+    """Return activations (N, D) of the images on the CPU, by depth.
+
+    Args:
+        model: of the same architecture as the one of ``places``.
+        images: N of them.
+        places: as ``places_of`` gives them; activations there are averaged over positions. ``features``, what the
+            classifier sees, are added.
+    """
+    kept: dict[str, list[Tensor]] = {name: [] for name in (*places, "features")}
     for rows in torch.arange(len(images)).split(_BATCH):
-        with torch.inference_mode(), watched(model, [(block, False) for block in chosen.values()]) as values:
+        with torch.inference_mode(), watched(model, places.values()) as values:
             features, _ = features_and_logits(model, images.images(rows))
-        found = {name: value for name, _, value in values}
-        for depth, block in chosen.items():
-            kept[depth].append(_pooled(found[block]).cpu())
+        found = {(name, is_input): value for name, is_input, value in values}
+        for depth, place in places.items():
+            kept[depth].append(_pooled(found[place]).cpu())
         kept["features"].append(features.cpu())
     return {name: torch.cat(parts) for name, parts in kept.items()}
 

@@ -6,9 +6,10 @@ from tests.unit.methods.networks import NETWORKS, TASKS
 from torch import nn
 
 from oneshui.diagnostics import RELEARN_STEPS
+from oneshui.methods.edit_points import edit_points
 from oneshui.models import ModelSpec, build_model, features_and_logits
 from oneshui.sets import ImageSet
-from oneshui.traces import pooled_by_depth, relearned, steps_until
+from oneshui.traces import places_of, pooled_by_depth, relearned, steps_until
 
 
 def network(name: str) -> tuple[nn.Module, int]:
@@ -17,6 +18,10 @@ def network(name: str) -> tuple[nn.Module, int]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_model(ModelSpec(name, TASKS["classification"], px, 0.5, 0.5, options)), px
+
+
+def pooled(model: nn.Module, images: ImageSet) -> dict[str, torch.Tensor]:
+    return pooled_by_depth(model, images, places_of(model, images))
 
 
 def some_images(px: int, n: int = 6, seed: int = 0) -> ImageSet:
@@ -28,24 +33,50 @@ def some_images(px: int, n: int = 6, seed: int = 0) -> ImageSet:
 
 def test_depths_of_a_resnet_are_outputs_of_its_blocks_averaged_over_the_image() -> None:
     model, px = network("resnet18")  # two blocks in each of four layers
+    for layer in range(1, 5):
+        for block in range(2):  # before training their scale is 0: they give nothing
+            nn.init.ones_(model.get_submodule(f"layer{layer}.{block}.bn2").weight)  # type: ignore[arg-type]
     images = some_images(px)
-    found = pooled_by_depth(model, images)
+    found = pooled(model, images)
     value = model.get_submodule("maxpool")(model.get_submodule("act1")(model.get_submodule("bn1")(
         model.get_submodule("conv1")(images.pixels))))  # fmt: skip
     with torch.no_grad():
         for depth, layer in zip((25, 50, 75, 100), ("layer1", "layer2", "layer3", "layer4"), strict=True):
+            if depth == 100:  # of its two blocks the last is looked at from inside, too
+                first, last = (model.get_submodule(f"layer4.{i}") for i in (0, 1))
+                inner = first(value)
+                for name in ("conv1", "bn1", "drop_block", "act1", "aa"):
+                    inner = last.get_submodule(name)(inner)
+                torch.testing.assert_close(found["projection"], inner.mean((2, 3)))
             value = model.get_submodule(layer)(value)
             torch.testing.assert_close(found[str(depth)], value.mean((2, 3)))
+        torch.testing.assert_close(found["90"], found["100"])  # the eighth of eight blocks
         torch.testing.assert_close(found["features"], features_and_logits(model, images.pixels)[0])
+
+
+def test_an_edit_of_one_layer_leaves_what_it_reads() -> None:
+    model, px = network("tf_efficientnet_lite0")
+    images = some_images(px)
+    before = pooled(model, images)
+    (point,) = edit_points(model, images.pixels, 1)
+    with torch.no_grad():
+        model.get_submodule(point.layer).weight.add_(0.1)  # type: ignore[operator]
+    after = pooled(model, images)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"100", "features"}
+
+
+def test_a_network_without_a_last_projection_has_the_other_depths() -> None:
+    model, px = network("densenet121")
+    assert set(places_of(model, some_images(px))) == {"25", "50", "75", "90", "100"}
 
 
 def test_depths_of_a_vit_are_averaged_over_its_tokens() -> None:
     model, px = network("vit_tiny_patch16_224")
     images = some_images(px)
-    found = pooled_by_depth(model, images)
+    found = pooled(model, images)
     assert {name: tuple(value.shape) for name, value in found.items()} == dict.fromkeys(
-        ("25", "50", "75", "100", "features"), (6, 32)
-    )
+        ("25", "50", "75", "90", "100", "features"), (6, 32)
+    ) | {"projection": (6, 128)}
     with torch.no_grad():
         tokens = model.forward_features(images.pixels)  # type: ignore[operator]
         norm = model.get_submodule("norm")
@@ -60,7 +91,7 @@ def test_depths_of_a_vit_are_averaged_over_its_tokens() -> None:
 @pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224", "tf_efficientnet_lite0"])
 def test_every_layout_of_activations_gives_one_vector_an_image(name: str) -> None:
     model, px = network(name)
-    found = pooled_by_depth(model, some_images(px))
+    found = pooled(model, some_images(px))
     assert all(value.ndim == 2 and len(value) == 6 for value in found.values())
     if "swin" in name:
         assert found["100"].shape == (6, 32)  # channels come last there
@@ -81,8 +112,8 @@ def test_relearning_starts_at_what_the_model_knows_and_leaves_it_as_it_is() -> N
 def test_what_is_shown_is_learned() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
-    shown, others = some_images(16, 12), some_images(16, 200, 1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
+    shown, others = some_images(64, 12), some_images(64, 200, 1)
     assert relearned(model, shown, shown, seed=0)[-1] == 1.0
     assert relearned(model, shown, others, seed=0)[-1] < 0.5
 

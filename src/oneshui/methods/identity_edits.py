@@ -64,6 +64,16 @@ class Edit:
         product: Tensor = left @ right
         return product
 
+    def thinned(self) -> "Edit":
+        """Return an edit with d_in rows at most that gives the same change, alone and beside others.
+
+        A change depends on Y^T Y and T^T Y alone. With Y = Q R these are R^T R and (Q^T T)^T R.
+        """
+        if len(self.keys) <= self.keys.shape[1]:
+            return self
+        q, r = torch.linalg.qr(self.keys)
+        return Edit(r, q.T @ self.changes)
+
     def of_rank(self, rank: int, weight: float) -> "Edit":
         """Return the edit with ``rank`` rows that is closest in what it does to everybody's images, |(D - D') L|.
 
@@ -270,7 +280,9 @@ class _Precompute:
         first = torch.isin(val.identities, val.identities.unique()[::2])
         in_no_fold = torch.full((len(val),), -1)
         parts = [(self.train, fold_of_image, fitted), (val.subset(first), in_no_fold, fitted)]
-        if self.method.spread:
+        if self.method.spread and first.all():
+            logger.warning("validation images are of one person: spread cannot be measured, and is taken as 0")
+        elif self.method.spread:
             parts.append((val.subset(~first), in_no_fold, held_out))
         for images, folds, pairs in parts:
             for rows in torch.arange(len(images)).split(self.method.batch_size):
@@ -359,7 +371,7 @@ class _Precompute:
 
     def _solved(self, i: int, keys: Tensor, changes: Tensor, is_last: bool) -> Edit:
         whitened = torch.linalg.solve_triangular(self.roots[i], keys.T, upper=False).T
-        edit = Edit(whitened, changes)
+        edit = Edit(whitened, changes).thinned()
         return edit if self.method.rank is None else edit.of_rank(self.method.rank, self.method._weight(is_last))
 
     def _edit(self, point: EditPoint, change: Tensor) -> None:

@@ -388,13 +388,18 @@ COLUMNS: tuple[Column, ...] = (
             mean_std, (_DEPTH,),
         )
         for depth, head in (
-            ("25", "Probe behind 25%"), ("50", "50%"), ("75", "75%"), ("100", "100% of the blocks"),
-            ("features", "features"),
+            ("25", "Probe behind 25%"), ("50", "50%"), ("75", "75%"), ("90", "90%"),
+            ("projection", "last projection's input"), ("100", "100% of the blocks"), ("features", "features"),
         )
     ),
     Column(
         "relearned", _MEAN_STD, _over_seeds(_percent("forget", "relearned_{measure}")), "Relearned", "traces", mean_std,
         (_RELEARN,),
+    ),
+    Column(
+        "relearned_gain", _MEAN_STD,
+        _over_seeds(_minus(_percent("forget", "relearned_{measure}"), _percent("forget", "held_{measure}"))),
+        "Gain by relearning", "traces", mean_std, (_RELEARN,),
     ),
     Column(
         "relearn_steps", _MEAN_STD, _over_seeds(lambda numbers: numbers.by_seed("forget", "relearn_steps")),

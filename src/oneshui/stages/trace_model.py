@@ -24,7 +24,7 @@ from oneshui.schemas import METRICS, write_table
 from oneshui.seeds import seed_of, stream
 from oneshui.stages.images import RunImages, open_trained
 from oneshui.stages.measure_model import metric_table
-from oneshui.traces import measure_on, pooled_by_depth, relearned, steps_until
+from oneshui.traces import measure_on, places_of, pooled_by_depth, relearned, steps_until
 
 
 def trace_model(
@@ -33,10 +33,11 @@ def trace_model(
 ) -> None:  # fmt: skip
     """Write the traces of the forget set in a model (schema METRICS, split forget).
 
-    ``probe_D_accuracy`` (or ``_map``), D being 25 to 100 percent of the blocks or ``features``: a new linear classifier
-    on pooled activations, trained on images of people who never ask. ``relearned_accuracy``: on half of the images of
-    each person who asks, after ``RELEARN_STEPS`` steps of training on the other half; ``relearn_steps`` until they are
-    known as well as the original model knows them, one more than there are if they never are.
+    ``probe_D_accuracy`` (or ``_map``), D being a depth of ``places_of``: a new linear classifier on pooled
+    activations, trained on images of people who never ask. ``relearned_accuracy``: on half of the images of
+    each person who asks, after ``RELEARN_STEPS`` steps of training on the other half; ``held_accuracy``: on these
+    images before; ``relearn_steps`` until they are known as well as the original model knows them, one more than there
+    are if they never are.
 
     Args:
         model_path: weights of the model.
@@ -63,7 +64,8 @@ def trace_model(
     if has_finite_weights(checkpoint.model):
         asked = images.take(np.concatenate([fit, forget]))
         labels = asked.labels.cpu().numpy()
-        for depth, vectors in pooled_by_depth(checkpoint.model, asked).items():
+        places = places_of(original.model, asked)
+        for depth, vectors in pooled_by_depth(checkpoint.model, asked, places).items():
             known, new = np.split(vectors.numpy(), [len(fit)])
             try:
                 logits = probe_logits(
@@ -99,7 +101,8 @@ def _relearning(
     curve = relearned(model, shown, held, seed=seed_of("relearn", run.dataset, run.n or 0, run.seed))
     steps = steps_until(curve, measure_on(original, held))
     name = MEASURES[held.task.kind]
-    return [("forget", "relearn_steps", float(steps)), ("forget", f"relearned_{name}", curve[RELEARN_STEPS])]
+    found = {"relearn_steps": float(steps), f"held_{name}": curve[0], f"relearned_{name}": curve[RELEARN_STEPS]}
+    return [("forget", metric, value) for metric, value in found.items()]
 
 
 def _halves(splits: pd.DataFrame, forget: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:

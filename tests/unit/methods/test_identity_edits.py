@@ -200,6 +200,16 @@ def test_where_no_image_is_unseen_or_all_predictions_are_the_same_targets_stay_a
     assert torch.equal(ridge.spread(weights, 1.0), weights)
 
 
+def test_with_one_validation_person_targets_stay_as_predicted(caplog: pytest.LogCaptureFixture) -> None:
+    val = dataclasses.replace(VAL, identities=torch.full((len(VAL),), -1))  # nobody knows who they are
+    made = [
+        dataclasses.replace(METHOD, spread=spread).precompute(network(0), TRAIN, val, seed=0, out_of_fold=FOLDS)
+        for spread in (0.0, 1.0)
+    ]
+    assert all(torch.equal(tensor, made[1].tensors[name]) for name, tensor in made[0].tensors.items())
+    assert "spread cannot be measured" in caplog.text
+
+
 #: of the inputs of some layer: lower triangular
 ROOT = torch.linalg.cholesky(torch.eye(9, dtype=torch.float64) + 0.3)
 
@@ -210,6 +220,14 @@ def some_edit(rows: int, seed: int) -> Edit:
         torch.randn(rows, 9, generator=draw, dtype=torch.float64),
         torch.randn(rows, 5, generator=draw, dtype=torch.float64),
     )
+
+
+def test_an_edit_with_more_rows_than_inputs_is_the_same_change_from_fewer() -> None:
+    many, other = some_edit(40, 0), some_edit(4, 1)
+    few = many.thinned()
+    assert few.keys.shape == (9, 9) and few.changes.shape == (9, 5) and other.thinned() is other
+    torch.testing.assert_close(few.change(3.0, ROOT), many.change(3.0, ROOT))
+    torch.testing.assert_close(stacked([few, other]).change(3.0, ROOT), stacked([many, other]).change(3.0, ROOT))
 
 
 def test_a_low_rank_is_the_truncated_svd_of_the_whitened_change() -> None:
