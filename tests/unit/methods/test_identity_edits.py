@@ -172,6 +172,70 @@ def test_the_unlearned_weights_are_those_of_the_direct_formula(
         torch.testing.assert_close(result.state_dict()[name] - before, moved, rtol=2e-4, atol=1e-6)
 
 
+def vit(seed: int) -> nn.Module:
+    """Three attributes, two blocks; its last block can be edited at two layers, of which the class token counts."""
+    options = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(ModelSpec("vit_tiny_patch16_224", TASKS["multilabel"], 32, 0.5, 0.5, options))
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for value in model.parameters():
+                value.add_(0.05 * torch.randn_like(value))
+    return model.double()
+
+
+def class_token(model: nn.Module, pixels: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Inputs of a layer of the last block and the sum behind it at the class token, (B, .), by hand."""
+    seen = {}
+    block, norm, projection = (model.get_submodule(name) for name in ("blocks.1", "blocks.1.norm2", layer))
+    handles = [projection.register_forward_pre_hook(lambda _, x: seen.__setitem__("z", x[0][:, 0].clone()))]
+    if layer.endswith("attn.proj"):
+        handles.append(norm.register_forward_pre_hook(lambda _, x: seen.__setitem__("h", x[0][:, 0].clone())))
+    else:
+        handles.append(block.register_forward_hook(lambda _, __, y: seen.__setitem__("h", y[:, 0].clone())))
+    with torch.no_grad():
+        model(pixels)
+    for handle in handles:
+        handle.remove()
+    return seen["z"], seen["h"]
+
+
+def test_the_edits_of_a_vit_with_attributes_are_those_of_the_direct_formula() -> None:
+    method = dataclasses.replace(METHOD, spread=0.0)
+    draw = torch.Generator().manual_seed(5)
+    train, val = (
+        ImageSet.of_inputs(
+            torch.randn(len(people), 3, 32, 32, generator=draw, dtype=torch.float64),
+            torch.randint(0, 2, (len(people), 3), generator=draw), TASKS["multilabel"], people,
+        )
+        for people in (PEOPLE, VAL.identities)
+    )  # fmt: skip
+    folds = [OutOfFold(torch.arange(8)[k::2], lambda k=k: vit(10 + k)) for k in range(2)]
+    artefact = method.precompute(vit(0), train, val, seed=0, out_of_fold=folds)
+    photo = Support(train.pixels[:1], train.labels[:1], torch.tensor([3]), TASKS["multilabel"])
+    result = method.unlearn(vit(0), photo, artefact, seed=0).model
+
+    model, edited, own = vit(0), vit(0), train.pixels[PEOPLE == 3]
+    for layer, weight in (("blocks.1.attn.proj", 5.0), ("blocks.1.mlp.fc2", 20.0)):
+        mapped = []
+        for number, fold in enumerate(folds):
+            fit_on = torch.cat([train.pixels[number != PEOPLE % 2], val.pixels[val.identities % 2 == 0]])
+            at = ridge_map(class_token(fold.load(), fit_on, layer)[1], class_token(model, fit_on, layer)[1], 1e-3)
+            mapped.append(at(class_token(fold.load(), own, layer)[1]))
+        inside, outside = mapped  # person 3 is in fold 1
+        is_last = weight == 20.0
+        target = outside if is_last else class_token(model, own, layer)[1] + outside - inside
+        z, here = class_token(edited, own, layer)
+        change = change_of(z, target - here, class_token(model, train.pixels, layer)[0], weight, METHOD.ridge)
+        with torch.no_grad():
+            edited.get_submodule(layer).weight.add_(change)
+    for name, before in model.state_dict().items():
+        moved = edited.state_dict()[name] - before
+        assert bool(moved.any()) == (name in ("blocks.1.attn.proj.weight", "blocks.1.mlp.fc2.weight"))
+        torch.testing.assert_close(result.state_dict()[name] - before, moved, rtol=2e-4, atol=1e-6)
+
+
 def test_a_joint_solution_is_that_of_all_rows_at_once() -> None:
     artefact = precomputed()
     result = dataclasses.replace(METHOD, solve="joint").unlearn(network(0), ask(3, 4), artefact, seed=0).model
