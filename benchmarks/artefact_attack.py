@@ -5,8 +5,9 @@
 reads a finished run of that configuration. The attacker has the model, the artefact and a photo. For the last edited
 layer they compute its inputs z on the photo, in the artefact's coordinates, and compare them with the keys that are
 kept of each person (largest cosine over positions and keys; of edits of low rank, whose keys are directions without a
-sign, the largest absolute value). AUC of the score for photos of people in the artefact
-against those of test people. An AUC far below 50 gives people away as well: the opposite sign knows them.
+sign, the largest absolute value). Keys of people with more rows than the layer has inputs are mixtures
+(Edit.thinned), which hide them better. AUC of the score for photos of people in the artefact against those of test
+people. An AUC far below 50 gives people away as well: the opposite sign knows them.
 
 - trained: images that the edits were made from;
 - new photo: the photo of each person that was kept out of every training;

@@ -24,9 +24,9 @@ _BATCH = 256
 def places_of(model: nn.Module, images: ImageSet) -> dict[str, tuple[str, bool]]:
     """Return the module at each depth of a network, and whether its input is meant (or its output), by depth.
 
-    ``25`` to ``100`` are outputs of the block at that percentage of the network's blocks. ``projection`` is the input
-    of the last layer that can be edited (``edit_points``), which an edit of that layer alone leaves as it was. It is
-    missing where there is none.
+    ``25`` to ``100`` are outputs of the block at that percentage of the network's blocks. Those before 100 are missing
+    where they are the last block, too. ``projection`` is the input of the last layer that can be edited
+    (``edit_points``), which an edit of that layer alone leaves as it was. It is missing where there is none.
 
     Args:
         model: a trained one. In one that was destroyed no layer can be edited.
@@ -36,13 +36,13 @@ def places_of(model: nn.Module, images: ImageSet) -> dict[str, tuple[str, bool]]
     blocks = blocks_of(model, batch)
     if not blocks:
         return {}
-    found = {str(depth): (blocks[-(-depth * len(blocks) // 100) - 1], False) for depth in DEPTHS}
-    last = found.pop(str(DEPTHS[-1]))
+    behind = {depth: blocks[-(-depth * len(blocks) // 100) - 1] for depth in DEPTHS}
+    found = {str(depth): (block, False) for depth, block in behind.items() if block != blocks[-1]}
     try:
         found["projection"] = (edit_points(model, batch, 1)[-1].layer, True)
     except ConfigError as error:
         logger.info("no probe of the last projection: %s", error)
-    return {**found, str(DEPTHS[-1]): last}
+    return {**found, str(DEPTHS[-1]): (blocks[-1], False)}
 
 
 def pooled_by_depth(model: nn.Module, images: ImageSet, places: Mapping[str, tuple[str, bool]]) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class Edit:
     the layer on all training images with the ridge, and w the weight of the person's images.
 
     Attributes:
-        keys: Y, (r, d_in): inputs of the layer on the person's images, times L^-T.
+        keys: Y, (r, d_in): inputs of the layer on the person's images, times L^-T, or fewer rows that do the same.
         changes: T, (r, d_out): how much the sum behind the layer must move on them.
     """
 
