@@ -49,7 +49,7 @@ KINDS = {
     "gap": Kind(
         "sweep", ("table",), "the same by what the original model knows of forget images beyond the retrained", True
     ),
-    "compared": Kind("sweep", ("table",), "the same of one setting, methods side by side", True, "setting"),
+    "compared": Kind("sweep", ("table",), "the same of one setting, methods one below the other", True, "setting"),
     "in_turn": Kind(
         "in_turn",
         ("table",),

@@ -1,5 +1,6 @@
 """How ToW, the linear probe and KL move along one axis: people who ask, what is kept of a person, the gap, methods."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _PANELS = {
     "refit_forget": "Linear probe on forget images (%)",
     "kl_to_retrained": "KL to the retrained model (nats)",
 }
+#: figures of one setting, where trained models are lines
+_LEVEL = ("kept", "compared")
 _AXES = {
     "people": "people who ask",
     "kept": "numbers kept of a person",
@@ -48,7 +51,7 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
         table: what ``oneshui.report.tables.make_table`` returned, or its CSV read back.
         along: what the axis shows. ``people``: n, a line a method; ``gap``: how much better the original model is on
             forget images than the retrained one, a line a method; ``kept``: numbers kept of a person; ``compared``:
-            methods side by side.
+            methods one below the other.
         kinds: of the methods, for their colours.
 
     Returns:
@@ -59,7 +62,7 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
         ConfigError: there are more methods than colours.
     """
     panels = [name for name in _PANELS if name == "tow" or table[f"{name}_mean"].notna().any()]
-    level = along in ("kept", "compared")
+    level = along in _LEVEL
     settings = list(dict.fromkeys(zip(table["dataset"], table["n"], strict=True)))
     problem = several(along, [{"dataset": dataset, "n": n} for dataset, n in settings])
     if problem:
@@ -76,18 +79,22 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
     names = {str(m): figure_name(str(m), str(label)) for m, label in zip(table["method"], table["label"], strict=True)}
     colours = colours_of(methods, kinds)
     with rc_context(RC):
-        figure = Figure(figsize=(DOUBLE_COLUMN, 2.6), layout="constrained")
-        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        side_by_side = along == "compared"
+        figure = Figure(
+            figsize=(DOUBLE_COLUMN, 1.3 + 0.2 * len(methods) if side_by_side else 2.6), layout="constrained"
+        )
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=side_by_side)[0]
         row[len(panels) // 2].set_xlabel(_AXES[along])
         for axes, name in zip(row, panels, strict=True):
             own = points[points["quantity"] == name]
             for method in methods:
-                _draw(axes, own[own["method"] == method].sort_values("x"), str(method), colours[method], level)
-            axes.set_title(_PANELS[name], loc="left")
+                _draw(axes, own[own["method"] == method].sort_values("x"), str(method), colours[method], along)
+            title = _PANELS[name]
+            axes.set_title(textwrap.fill(title, 20) if side_by_side else title, loc="left")
             _ticks(axes, placed, along, names)
         if level:
             figure.suptitle(setting_name(str(settings[0][0]), int(settings[0][1])), x=0.01, ha="left", fontsize=8)
-        shown = [m for m in methods if m in TRAINED or along != "compared"]
+        shown = [m for m in methods if m in TRAINED or not side_by_side]
         handles = [_handle(str(method), colours[method], names[method]) for method in shown]
         columns = legend_columns([names[m] for m in shown], 6)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2)
@@ -113,28 +120,31 @@ def _places(table: pd.DataFrame, along: str) -> "pd.Series[float]":
     return table["method"].map({name: float(i) for i, name in enumerate(methods)})
 
 
-def _draw(axes: Axes, own: pd.DataFrame, method: str, colour: str, level: bool) -> None:
-    dash = DASHES.get(method, "-")
-    if level and method in TRAINED:
+def _draw(axes: Axes, own: pd.DataFrame, method: str, colour: str, along: str) -> None:
+    dash, side_by_side = DASHES.get(method, "-"), along == "compared"
+    if along in _LEVEL and method in TRAINED:
         for value in own["value"]:
-            axes.axhline(value, color=colour, lw=1.0, ls=dash, zorder=0)
+            (axes.axvline if side_by_side else axes.axhline)(value, color=colour, lw=1.0, ls=dash, zorder=0)
         return
     own = own.dropna(subset="x")
-    axes.errorbar(
-        own["x"], own["value"], yerr=np.nan_to_num(own["std"].to_numpy(dtype=float)), color=colour, ls=dash, marker="o",
-        ms=3.5, elinewidth=0.8, capsize=1.5,
-    )  # fmt: skip
+    x, value, std = own["x"], own["value"], np.nan_to_num(own["std"].to_numpy(dtype=float))
+    look = {"color": colour, "ls": dash, "marker": "o", "ms": 3.5, "elinewidth": 0.8, "capsize": 1.5}
+    if side_by_side:
+        axes.errorbar(value, x, xerr=std, **look)
+    else:
+        axes.errorbar(x, value, yerr=std, **look)
 
 
 def _ticks(axes: Axes, placed: pd.DataFrame, along: str, names: Mapping[str, str]) -> None:
-    axes.grid(axis="y")
+    axes.grid(axis="x" if along == "compared" else "y")
     if along == "people":
         people_axis(axes, placed)
     if along == "kept":
         axes.set_xscale("log")
     if along == "compared":
         shown = [str(name) for name in placed["method"] if name not in TRAINED]
-        axes.set_xticks(range(len(shown)), [names[name] for name in shown], rotation=35, ha="right")
+        axes.set_yticks(range(len(shown)), [names[name] for name in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)  # the first method on top
 
 
 def people_axis(axes: Axes, table: pd.DataFrame) -> None:
