@@ -138,6 +138,8 @@ def toy(config: dict[str, Any]) -> dict[str, Any]:
     config["tables"]["mufac_edits"] |= {"blocks": [{"dataset": "mufac", "n": 2}], "privacy": False, "traces": False}
     for method in config["methods"].values():
         method.pop("overrides", None)
+        if "blocks" in method["params"]:
+            method["params"]["blocks"] = min(method["params"]["blocks"], 2)  # the tiny network has four
     return {**config, "figures": {"mufac_bars": config["figures"]["mufac_bars"]}}
 
 
