@@ -79,22 +79,20 @@ def sweep(table: pd.DataFrame, along: str, kinds: Mapping[str, str] | None = Non
     names = {str(m): figure_name(str(m), str(label)) for m, label in zip(table["method"], table["label"], strict=True)}
     colours = colours_of(methods, kinds)
     with rc_context(RC):
-        side_by_side = along == "compared"
-        figure = Figure(
-            figsize=(DOUBLE_COLUMN, 1.3 + 0.2 * len(methods) if side_by_side else 2.6), layout="constrained"
-        )
-        row = figure.subplots(1, len(panels), squeeze=False, sharey=side_by_side)[0]
+        listed = along == "compared"
+        figure = Figure(figsize=(DOUBLE_COLUMN, 1.3 + 0.2 * len(methods) if listed else 2.6), layout="constrained")
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=listed)[0]
         row[len(panels) // 2].set_xlabel(_AXES[along])
         for axes, name in zip(row, panels, strict=True):
             own = points[points["quantity"] == name]
             for method in methods:
                 _draw(axes, own[own["method"] == method].sort_values("x"), str(method), colours[method], along)
             title = _PANELS[name]
-            axes.set_title(textwrap.fill(title, 20) if side_by_side else title, loc="left")
+            axes.set_title(textwrap.fill(title, 20) if listed else title, loc="left")
             _ticks(axes, placed, along, names)
         if level:
             figure.suptitle(setting_name(str(settings[0][0]), int(settings[0][1])), x=0.01, ha="left", fontsize=8)
-        shown = [m for m in methods if m in TRAINED or not side_by_side]
+        shown = [m for m in methods if m in TRAINED or not listed]
         handles = [_handle(str(method), colours[method], names[method]) for method in shown]
         columns = legend_columns([names[m] for m in shown], 6)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2)
@@ -121,15 +119,15 @@ def _places(table: pd.DataFrame, along: str) -> "pd.Series[float]":
 
 
 def _draw(axes: Axes, own: pd.DataFrame, method: str, colour: str, along: str) -> None:
-    dash, side_by_side = DASHES.get(method, "-"), along == "compared"
+    dash, listed = DASHES.get(method, "-"), along == "compared"
     if along in _LEVEL and method in TRAINED:
         for value in own["value"]:
-            (axes.axvline if side_by_side else axes.axhline)(value, color=colour, lw=1.0, ls=dash, zorder=0)
+            (axes.axvline if listed else axes.axhline)(value, color=colour, lw=1.0, ls=dash, zorder=0)
         return
     own = own.dropna(subset="x")
     x, value, std = own["x"], own["value"], np.nan_to_num(own["std"].to_numpy(dtype=float))
     look = {"color": colour, "ls": dash, "marker": "o", "ms": 3.5, "elinewidth": 0.8, "capsize": 1.5}
-    if side_by_side:
+    if listed:
         axes.errorbar(value, x, xerr=std, **look)
     else:
         axes.errorbar(x, value, yerr=std, **look)
