@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -31,15 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 #: packages of requirements.lock that a machine with torch, torchvision, timm, pandas, pyarrow, scikit-learn, matplotlib
 #: and pytest is likely to lack: Snakemake and what it needs, and ours
 CARRIED = (
-    "annotated-types", "argparse-dataclass", "conda-inject", "configargparse", "connection-pool", "docutils",
-    "dpath", "fastjsonschema", "gitdb", "gitpython", "greenlet", "humanfriendly", "imagehash", "immutables",
-    "jsonschema", "jsonschema-specifications", "jupyter-core", "landlock", "nbformat", "platformdirs", "pulp",
-    "pydantic", "pydantic-core", "pywavelets", "referencing", "rpds-py", "smart-open", "smmap", "snakemake",
+    "annotated-types", "argparse-dataclass", "conda-inject", "configargparse", "docutils", "dpath", "fastjsonschema",
+    "gitdb", "gitpython", "greenlet", "humanfriendly", "imagehash", "immutables", "jsonschema",
+    "jsonschema-specifications", "jupyter-core", "landlock", "nbformat", "platformdirs", "pulp", "pydantic",
+    "pydantic-core", "pywavelets", "referencing", "rpds-py", "smart-open", "smmap", "snakemake",
     "snakemake-interface-common", "snakemake-interface-executor-plugins", "snakemake-interface-logger-plugins",
     "snakemake-interface-report-plugins", "snakemake-interface-scheduler-plugins",
     "snakemake-interface-storage-plugins", "sqlalchemy", "sqlmodel", "tenacity", "throttler", "traitlets",
-    "typing-inspection",  "yte",
+    "typing-inspection", "yte",
 )  # fmt: skip
+#: the same, but published as source only: pure Python, so that a wheel made here fits every machine
+BUILT = ("connection-pool",)
 #: seconds that Snakemake gets to end what is running
 _GRACE = 10
 #: bytes that an archive adds to a file beside twice its name
@@ -49,8 +52,8 @@ _ENTRY = 150
 # ---- taking it there
 
 
-def download_command(folder: Path, python: str = "3.12") -> list[str]:
-    """Return the command that puts the wheels of ``CARRIED`` into ``folder``, in the versions of requirements.lock.
+def wheel_commands(folder: Path, python: str = "3.12") -> list[list[str]]:
+    """Return the commands that put wheels of ``CARRIED`` and ``BUILT`` into ``folder``, as requirements.lock pins them.
 
     Args:
         folder: for the wheels.
@@ -66,14 +69,16 @@ def download_command(folder: Path, python: str = "3.12") -> list[str]:
         older = re.search(r"python_full_version < '3\.(\d+)'", condition)
         if not older or int(python.split(".")[1]) < int(older[1]):
             pinned[name] = version
-    unknown = sorted(set(CARRIED) - set(pinned))
+    unknown = sorted({*CARRIED, *BUILT} - set(pinned))
     if unknown:
         raise SystemExit(f"requirements.lock has no {', '.join(unknown)}")
     platforms = [f"manylinux{each}_x86_64" for each in ("_2_28", "_2_27", "_2_17", "_2_5", "2014", "1")]
+    pip = [sys.executable, "-m", "pip"]
     return [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--python-version", python,
-        "--implementation", "cp", *(word for each in platforms for word in ("--platform", each)), "--dest",
-        str(folder), *(f"{name}=={pinned[name]}" for name in CARRIED),
+        [*pip, "download", "--no-deps", "--only-binary=:all:", "--python-version", python, "--implementation", "cp",
+         *(word for each in platforms for word in ("--platform", each)), "--dest", str(folder),
+         *(f"{name}=={pinned[name]}" for name in CARRIED)],
+        [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), *(f"{name}=={pinned[name]}" for name in BUILT)],
     ]  # fmt: skip
 
 
@@ -163,6 +168,12 @@ def python_with(wheels: Path | None, folder: Path) -> tuple[str, dict[str, str]]
         for moved in [*packages.glob("*.data/purelib"), *packages.glob("*.data/platlib")]:
             shutil.copytree(moved, packages, dirs_exist_ok=True)
         (packages / "carried.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        about = packages / f"{project['name']}-{project['version']}.dist-info"
+        about.mkdir()  # oneshui asks for its own version
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        )
     given = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return str(python), {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, given)), "PYTHONUNBUFFERED": "1"}
 
@@ -299,7 +310,7 @@ def main() -> int:
     running.add_argument("--toy", action="store_true")
     args = parser.parse_args()
     if args.command == "wheels":
-        return subprocess.run(download_command(args.folder, args.python), check=False).returncode
+        return max(subprocess.run(each, check=False).returncode for each in wheel_commands(args.folder, args.python))
     if args.command == "pack":
         for part in pack(args.folder, files_to_carry(args.data, args.weights, args.wheels), args.part_mb):
             print(f"{part}: {part.stat().st_size / 1e6:.1f} MB")

@@ -1,8 +1,10 @@
 """The benchmark scripts at small size: what they compare agrees, and they print their tables."""
 
 import copy
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from benchmarks import gpu
 from benchmarks.__main__ import DOCUMENTS, names_in, replaced
 from benchmarks.artefact_attack import Attacker
 from benchmarks.finished_run import FinishedRun
-from benchmarks.mufac import download_command, python_with
+from benchmarks.mufac import python_with, wheel_commands
 from benchmarks.one_person import after_others, report_others
 
 from oneshui.config import SyntheticSpec
@@ -166,17 +168,25 @@ def test_carried_wheels_are_there_in_isolation_too_beside_what_the_machine_has(t
     carried_wheel(wheels)
     python, variables = python_with(wheels, tmp_path / "python")
     code = "import carried_one, carried_two, torch; print(carried_one.VALUE + carried_two.VALUE, torch.ones(2).sum())"
+    code += (
+        "; from importlib.metadata import distribution as d; print(d('oneshui').version, d('oneshui').locate_file(''))"
+    )
     command = [python, "-I", "-c", code]  # PYTHONPATH does not count
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["3", "tensor(2.)"], done.stderr
+    version = importlib.metadata.version("oneshui")
+    assert done.stdout.split()[:3] == ["3", "tensor(2.)", version], done.stderr
+    # there, oneshui is not installed
+    assert Path(done.stdout.split()[3]).is_relative_to(tmp_path)
     assert python_with(tmp_path, tmp_path / "other")[0] == sys.executable  # nothing was carried
 
 
 def test_wheels_to_carry_are_those_of_the_lock_file() -> None:
-    command = download_command(Path("wheels"))
-    wanted = {name.partition("==")[0]: name.partition("==")[2] for name in command[command.index("wheels") + 1 :]}
+    words = [
+        word for command in wheel_commands(Path("wheels")) for word in command if re.fullmatch(r"[\w.-]+==\S+", word)
+    ]
+    wanted = dict(word.split("==") for word in words)
     lock = (ROOT / "requirements.lock").read_text()
-    assert "snakemake" in wanted and "pydantic-core" in wanted
+    assert {"snakemake", "pydantic-core", "connection-pool"} <= set(wanted)
     assert all(f"\n{name}=={version} " in f"\n{lock}" for name, version in wanted.items())
 
 
