@@ -1,10 +1,11 @@
-"""Time a training step of a network that ``torch.compile`` compiled against the same step as oneshui runs it.
+"""A training step whose network ``torch.compile`` compiled against the same step without.
 
-python -m benchmarks.compiled_step                                          # two small networks, on the CPU or a GPU
-python -m benchmarks.compiled_step --models vit_base_patch16_224:224 --batch-size 128 --precision bf16
+    python -m benchmarks.compiled_step                                      # two small networks in batches of 32
+    python -m benchmarks.compiled_step --models vit_base_patch16_224:224:128 --precision bf16
 
-Both steps train the same network on the same batch. Compiling is timed in this process with an empty cache of its own,
-so it is what the first job of a machine pays. After ``steps to pay`` steps the compiled network is ahead.
+Both are the package's own steps with their input; a GPU replays both. Compiling is timed in this process with an empty
+cache of its own, so it is what the first job of a machine pays, and again with what that left, as later jobs pay it.
+After ``steps to pay`` steps the compiled network is ahead.
 """
 
 import argparse
@@ -14,54 +15,49 @@ import statistics
 import tempfile
 
 import torch
-from benchmarks.measuring import TASK, describe
-from torch import Tensor, nn
+from benchmarks.measuring import describe, random_images
+from benchmarks.training_step import seconds, trainer_on
 
 from oneshui.devices import Cost, choose_device
-from oneshui.models import ModelSpec, build_model
+from oneshui.replay import WARM_UP
+from oneshui.sets import ImageSet, InputSpec
+from oneshui.training import Trainer
 
 
-def step_of(network: nn.Module, like: nn.Module, images: Tensor, labels: Tensor, precision: str) -> None:
-    """One step of plain SGD on ``network``, whose parameters are those of ``like``."""
-    bf16 = precision == "bf16"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        logits = network(images)
-    TASK.losses(logits.float(), labels).mean().backward()
-    with torch.no_grad():
-        for parameter in like.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(parameter.grad, alpha=1e-3)
-                parameter.grad = None
+def compiled_trainer(images: ImageSet, model: str, precision: str, batch_size: int) -> tuple[Trainer, float]:
+    """Return a trainer whose network is compiled, and the seconds that it took."""
+    torch._dynamo.reset()
+    trainer = trainer_on(images, model, precision, batch_size)
+    with Cost(images.device) as cost:
+        trainer._network = trainer._compiled()
+    if trainer._network is trainer.model:
+        raise SystemExit(f"{model} was not compiled; the log says why")
+    return trainer, cost.seconds
 
 
-def measure(model: str, px: int, device: torch.device, args: argparse.Namespace) -> str:
+def measure(model: str, px: int, batch_size: int, device: torch.device, args: argparse.Namespace) -> str:
     """Return a row of the table."""
-    torch.manual_seed(0)
-    plain = build_model(ModelSpec(model, TASK, px, 0.5, 0.5)).to(device).train()
-    compiled = torch.compile(plain)
-    labels = torch.randint(0, 2, (args.batch_size, TASK.n_outputs), device=device)
-
-    def seconds(network: nn.Module, steps: int) -> float:
-        images = torch.randn(args.batch_size, 3, px, px, device=device)
-        with Cost(device) as cost:
-            for _ in range(steps):
-                step_of(network, plain, images, labels, args.precision)
-        return cost.seconds / steps
-
-    seconds(plain, 2)
-    compiling = seconds(compiled, 1)
-    seconds(compiled, 2)
-    rounds = [(seconds(plain, args.steps), seconds(compiled, args.steps)) for _ in range(args.rounds)]
-    eager, fast = (statistics.median(each) for each in zip(*rounds, strict=True))
-    ratio = statistics.median(before / after for before, after in rounds)
-    pays = f"{math.ceil(compiling / (eager * (1 - 1 / ratio))):,}" if ratio > 1 else "never"
-    return f"| `{model}`, {px} px | {1e3 * eager:.1f} | {1e3 * fast:.1f} | {ratio:.2f} | {compiling:.1f} | {pays} |"
+    images = random_images(1024, (args.stored_px, args.stored_px), InputSpec(px, 0.5, 0.5), device)
+    what = images, model, args.precision, batch_size
+    _, compiling = compiled_trainer(*what)
+    fast, again = compiled_trainer(*what)
+    trainers = (trainer_on(*what), fast)
+    for trainer in trainers:
+        seconds(trainer, WARM_UP + 2 if device.type == "cuda" else 2)
+    rounds = [[seconds(trainer, args.steps) / args.steps for trainer in trainers] for _ in range(args.rounds)]
+    before, after = (statistics.median(each) for each in zip(*rounds, strict=True))
+    ratio = statistics.median(one / other for one, other in rounds)
+    pays = [f"{math.ceil(each / (before - after)):,}" if ratio > 1 else "never" for each in (compiling, again)]
+    cells = [f"{1e3 * before:.2f}", f"{1e3 * after:.2f}", f"{ratio:.2f}", f"{batch_size / after:,.0f}",
+             f"{compiling:.1f}", pays[0], f"{again:.1f}", pays[1]]  # fmt: skip
+    return f"| `{model}`, {px} px, {batch_size} images | {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet10t:64", "vit_tiny_patch16_224:224"])
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--models", nargs="+", default=["resnet10t:64:32", "vit_tiny_patch16_224:224:32"],
+                        metavar="NETWORK:PX:BATCH")  # fmt: skip
+    parser.add_argument("--stored-px", type=int, default=128, help="side of the decoded images")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -69,13 +65,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
-    print(f"Batches of {args.batch_size}, {args.precision}; {describe(device)}; median of {args.rounds}\n")
-    print("| network | ms a step | compiled | ratio | s to compile | steps to pay |\n|---|---:|---:|---:|---:|---:|")
+    print(f"Images of {args.stored_px} px, {args.precision}; {describe(device)}; median of {args.rounds}\n")
+    print("| network | ms a step | compiled | ratio | compiled, images/s | s to compile | steps to pay "
+          "| s to compile again | steps to pay |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         for name in args.models:
-            model, px = name.split(":")
-            print(measure(model, int(px), device, args), flush=True)
+            model, px, batch_size = name.split(":")
+            print(measure(model, int(px), int(batch_size), device, args), flush=True)
 
 
 if __name__ == "__main__":

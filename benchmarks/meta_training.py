@@ -32,20 +32,23 @@ def main() -> None:
     parser.add_argument("--stored-px", type=int, default=256)
     parser.add_argument("--input-px", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--outer-precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    method = make_method({**method_spec(config["methods"], "metaunlearn", "celebahq", 20), "epochs": args.epochs})
+    spec = method_spec(config["methods"], "metaunlearn", "celebahq", 20)
+    method = make_method({**spec, "epochs": args.epochs, "outer_precision": args.outer_precision})
     torch.manual_seed(0)
     model = build_model(ModelSpec(args.model, TASK, args.input_px, 0.5, 0.5)).to(device)
-    stored, spec = (args.stored_px, args.stored_px), InputSpec(args.input_px, 0.5, 0.5)
-    train, val = (random_images(n, stored, spec, device, each=EACH) for n in (args.images, args.val))
+    stored, shown = (args.stored_px, args.stored_px), InputSpec(args.input_px, 0.5, 0.5)
+    train, val = (random_images(n, stored, shown, device, each=EACH) for n in (args.images, args.val))
     with Cost(device) as cost:
         method.precompute(model, train, val, seed=0)
     requests = args.epochs * -(-(args.images // EACH) // method.simulated_n)
-    print(f"{args.images:,} images of {args.images // EACH:,} people, {args.epochs} epochs; {describe(device)}; once\n")
+    print(f"{args.images:,} images of {args.images // EACH:,} people, {args.epochs} epochs, outer passes "
+          f"in {args.outer_precision}; {describe(device)}; once\n")  # fmt: skip
     print("| network | simulated requests | s | s a request | peak MB |\n|---|---:|---:|---:|---:|")
     each = cost.seconds / requests
     print(f"| `{args.model}`, {args.input_px} px | {requests} | {cost.seconds:.1f} | {each:.3f} | {cost.peak_mb:.0f} |")

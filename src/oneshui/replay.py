@@ -4,6 +4,7 @@ At a batch of 32 a GPU computes a training step faster than the host can launch 
 launches all of them at once.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,12 @@ from oneshui.log import logger
 
 Computation = Callable[..., tuple[Tensor, ...]]
 
-#: devices that record. A CUDA graph has run in no measurement yet, so it is asked for: ``ONESHUI_CUDA_GRAPHS=1``
-RECORDING: tuple[str, ...] = ("cuda",) if os.environ.get("ONESHUI_CUDA_GRAPHS") == "1" else ()
+#: devices that record, unless ``ONESHUI_CUDA_GRAPHS=0``
+RECORDING: tuple[str, ...] = () if os.environ.get("ONESHUI_CUDA_GRAPHS") == "0" else ("cuda",)
 #: calls of one shape before it is recorded: libraries choose their algorithms, optimisers make their moments
 WARM_UP = 3
+#: shapes of one computation that are recorded; a graph keeps its outputs, and all share what else they need
+MOST_SHAPES = 8
 
 
 class Replayed:
@@ -26,7 +29,7 @@ class Replayed:
 
     Every call computes once: the first ones as they are, and recording computes nothing. So what the computation
     changes in place (weights, moments, statistics of batches) and draws from torch's own generator ends where plain
-    calls end, to rounding. The first shape that came often enough is replayed; others are computed as they are.
+    calls end, to rounding. The first shapes that come often enough are replayed; others are computed as they are.
 
     Args:
         computation: from tensors to tensors, all on ``device``. It must not wait for the device, and everything else
@@ -38,14 +41,13 @@ class Replayed:
     def __init__(self, computation: Computation, device: torch.device) -> None:
         self._computation, self._device = computation, device
         self._calls: dict[Any, int] = {}
-        self._shapes: Any = None
-        self._recording: _Recording | None = None
+        self._recordings: dict[Any, _Recording] = {}
         self._stream: torch.cuda.Stream | None = None
         self._plain = device.type not in RECORDING
 
     @property
     def records(self) -> bool:
-        """Whether calls of one shape are replayed, or will be: then one shape is worth more than fewer images."""
+        """Whether calls of one shape are replayed, or will be: then few shapes are worth more than fewer images."""
         return not self._plain
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -53,14 +55,17 @@ class Replayed:
         if self._plain:
             return self._computation(*inputs)
         shapes = tuple((each.shape, each.dtype) for each in inputs)
-        if self._recording is None:
+        if shapes not in self._recordings and len(self._recordings) < MOST_SHAPES:
             calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
             if calls <= WARM_UP:
                 return self._beside(inputs)
-            self._shapes, self._recording = shapes, _record(self._computation, inputs, self._device)
-            self._plain = self._recording is None
-        if self._recording is not None and shapes == self._shapes:
-            return self._recording.replay(inputs)
+            recording = _record(self._computation, inputs, self._device)
+            if recording is None:
+                self._plain = True
+            else:
+                self._recordings[shapes] = recording
+        if shapes in self._recordings:
+            return self._recordings[shapes].replay(inputs)
         return self._computation(*inputs)
 
     def _beside(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -84,7 +89,7 @@ class _Recording:
 
     def __init__(self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph) -> None:
         self._inputs, self._graph = [each.detach().clone() for each in inputs], graph
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=_pool()):
             self._outputs = computation(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -92,6 +97,12 @@ class _Recording:
             own.copy_(given.detach())
         self._graph.replay()
         return tuple(each.detach().clone() for each in self._outputs)
+
+
+@functools.cache
+def _pool() -> Any:
+    """Memory that graphs share: one is replayed at a time, and its outputs are copied before the next."""
+    return torch.cuda.graph_pool_handle()
 
 
 #: graphs whose recording failed: torch's allocator may still ask them which memory is theirs

@@ -6,7 +6,7 @@ epoch needs no generator state and ends, on the CPU, bit for bit where an uninte
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from oneshui.compiling import compiled, pays
 from oneshui.config import TrainSpec
 from oneshui.errors import DataError
 from oneshui.files import wrong_entry
@@ -74,6 +75,7 @@ class Trainer:
         self.optimiser = _make_optimiser(model, spec)
         self._update = Replayed(self._plain_update, train.device)
         self.steps_per_epoch = len(cut(torch.arange(len(train)), spec.batch_size))
+        self._network = self._compiled() if pays(train.device, spec.epochs * self.steps_per_epoch) else model
 
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
@@ -137,18 +139,24 @@ class Trainer:
 
     def _plain_update(self, labels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """All of a step that the device can do alone."""
-        logits = self._answer(self.train.augment(*drawn))
+        whole = len(labels) == self.spec.batch_size
+        logits = self._answer(self._network if whole else self.model, self.train.augment(*drawn))
         losses = self.train.task.losses(logits, labels)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()
         self.optimiser.step()
         return losses.detach(), logits.detach()
 
-    def _answer(self, images: Tensor) -> Tensor:
+    def _answer(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Return float32 logits; only the network computes in lower precision, never what makes its input."""
         with self._autocast():
-            logits: Tensor = self.model(images)
+            logits = network(images)
         return logits.float()
+
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
+        """Return the network for whole batches, compiled."""
+        rows = torch.arange(self.spec.batch_size) % len(self.train)
+        return compiled(self.model.train(), self.train.images(rows), self._autocast)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.spec.precision == "bf16" and self.train.device.type == "cuda":
@@ -158,7 +166,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         self.model.eval()
         with torch.inference_mode():
-            logits = torch.cat([self._answer(images) for images, _ in self.val.batches(_EVAL_BATCH)])
+            logits = torch.cat([self._answer(self.model, images) for images, _ in self.val.batches(_EVAL_BATCH)])
         loss = float(self.val.task.losses(logits, self.val.labels).mean())
         return {"val_loss": loss, "val_measure": _measure(self.val, logits, self.val.labels)}
 

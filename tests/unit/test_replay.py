@@ -45,9 +45,9 @@ def _cuda_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "RECORDING", ("cuda",))
 
 
-def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
+def test_a_gpu_records_unless_it_is_told_not_to() -> None:
     code = "from oneshui import replay; print(replay.RECORDING)"
-    for asked, wanted in (("", "()"), ("0", "()"), ("1", "('cuda',)")):
+    for asked, wanted in (("", "('cuda',)"), ("0", "()"), ("1", "('cuda',)")):
         environment = {**os.environ, "ONESHUI_CUDA_GRAPHS": asked}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == wanted
@@ -105,7 +105,10 @@ def test_a_device_that_cannot_record_is_just_called() -> None:
     assert all(each is given for each in calls) and len(calls) == WARM_UP + 2
 
 
-def test_the_first_shape_that_comes_often_is_recorded_and_every_call_computes_once(recordings: list[StandIn]) -> None:
+def test_the_first_shapes_that_come_often_are_recorded_and_every_call_computes_once(
+    recordings: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST_SHAPES", 2)
     total = torch.zeros(())
 
     def computation(x: Tensor) -> tuple[Tensor, ...]:
@@ -113,12 +116,12 @@ def test_the_first_shape_that_comes_often_is_recorded_and_every_call_computes_on
         return (2 * x,)
 
     replayed = Replayed(computation, CPU)
-    shapes = [4, 3, 4, 4, 4, 4, 3, 3, 3, 4]
+    shapes = [4, 3, 4, 4, 4, 4, 3, 3, 3, 4, 5, 5, 5, 5, 5]
     for number, n in enumerate(shapes):
         (doubled,) = replayed(torch.full((n,), float(number)))
         assert doubled.tolist() == [2.0 * number] * n
     assert float(total) == sum(number * n for number, n in enumerate(shapes))
-    assert [each.replays for each in recordings] == [3]  # the last three of four numbers, after three that warmed up
+    assert [each.replays for each in recordings] == [3, 1]  # of four numbers and of three, after three that warmed up
 
 
 def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list[StandIn]) -> None:
@@ -129,7 +132,8 @@ def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list
 
 def test_a_recording_holds_no_leaf_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or each simulated request of meta-training would leave a copy of the network on the GPU."""
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
+    monkeypatch.setattr(replay, "_pool", lambda: None)
     recording = replay._Recording(lambda x: (2 * x,), (torch.ones(2, requires_grad=True),), cast(Any, Empty()))
     for i in range(2):
         (output,) = recording.replay((torch.full((2,), float(i), requires_grad=True),))

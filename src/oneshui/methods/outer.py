@@ -18,8 +18,8 @@ from oneshui.metrics.measure import measure
 from oneshui.sets import ImageSet
 from oneshui.tasks import Task
 
-#: times its images that a micro-batch may be filled up to, for one shape that a GPU replays
-_FILL_UP = 4
+#: a GPU replays few shapes, so micro-batches are filled up to a multiple of this many images
+_FILL_UP = 8
 #: devices on which outer passes may compute in bfloat16
 LOWERED = ("cuda",)
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss}
@@ -133,8 +133,8 @@ class Eq6:
         total, logits_of, labels_of = _zeros((), images.device), [], []
         everyone = torch.full((), float(len(images)), device=images.device)
         for batch, labels in images.batches(self.method.micro_batch):
-            whole = self.method.micro_batch
-            some = _filled(batch, labels, whole if ask.records and whole <= _FILL_UP * len(batch) else len(batch))
+            whole = min(self.method.micro_batch, _FILL_UP * -(-len(batch) // _FILL_UP))
+            some = _filled(batch, labels, whole if ask.records else len(batch))
             loss, logits, *parts = ask(*some, everyone, *leaves.values())
             for value, part in zip(gradient.values(), parts, strict=True):
                 value += part
