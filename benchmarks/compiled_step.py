@@ -3,15 +3,17 @@
     python -m benchmarks.compiled_step                                      # two small networks in batches of 32
     python -m benchmarks.compiled_step --models vit_base_patch16_224:224:128 --precision bf16
 
-Both are the package's own steps with their input; a GPU replays both. Compiling is timed in this process with an empty
-cache of its own, so it is what the first job of a machine pays, and again with what that left, as later jobs pay it.
-After ``steps to pay`` steps the compiled network is ahead.
+Both are the package's own steps with their input; a GPU replays both. Compiling is timed with an empty cache, so it is
+what the first job of a machine pays, and again in a process of its own with what that left, as later jobs pay it. After
+``steps to pay`` steps the compiled network is ahead.
 """
 
 import argparse
 import math
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 
 import torch
@@ -26,7 +28,6 @@ from oneshui.training import Trainer
 
 def compiled_trainer(images: ImageSet, model: str, precision: str, batch_size: int) -> tuple[Trainer, float]:
     """Return a trainer whose network is compiled, and the seconds that it took."""
-    torch._dynamo.reset()
     trainer = trainer_on(images, model, precision, batch_size)
     with Cost(images.device) as cost:
         trainer._network = trainer._compiled()
@@ -35,12 +36,16 @@ def compiled_trainer(images: ImageSet, model: str, precision: str, batch_size: i
     return trainer, cost.seconds
 
 
-def measure(model: str, px: int, batch_size: int, device: torch.device, args: argparse.Namespace) -> str:
-    """Return a row of the table."""
+def measure(name: str, device: torch.device, args: argparse.Namespace) -> str:
+    """Return a row of the table, or with ``--only-compile`` the seconds that compiling took."""
+    model, px, batch_size = name.split(":")[0], *map(int, name.split(":")[1:])
     images = random_images(1024, (args.stored_px, args.stored_px), InputSpec(px, 0.5, 0.5), device)
     what = images, model, args.precision, batch_size
-    _, compiling = compiled_trainer(*what)
-    fast, again = compiled_trainer(*what)
+    fast, compiling = compiled_trainer(*what)
+    if args.only_compile:
+        return str(compiling)
+    command = [sys.executable, "-m", "benchmarks.compiled_step", *sys.argv[1:], "--only-compile", name]
+    again = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     trainers = (trainer_on(*what), fast)
     for trainer in trainers:
         seconds(trainer, WARM_UP + 2 if device.type == "cuda" else 2)
@@ -63,16 +68,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only-compile", metavar="NETWORK:PX:BATCH", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
+    if args.only_compile:
+        print(measure(args.only_compile, device, args))
+        return
     print(f"Images of {args.stored_px} px, {args.precision}; {describe(device)}; median of {args.rounds}\n")
     print("| network | ms a step | compiled | ratio | compiled, images/s | s to compile | steps to pay "
           "| s to compile again | steps to pay |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         for name in args.models:
-            model, px, batch_size = name.split(":")
-            print(measure(model, int(px), int(batch_size), device, args), flush=True)
+            print(measure(name, device, args), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oneshui.devices import choose_device
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ValidationReference
@@ -112,8 +113,7 @@ def norm(meta_loss: MetaLoss) -> float:
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """Run one variant ``repeats`` times in this process."""
-    device = torch.device(args.device)
-    torch.set_num_threads(args.threads)
+    device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
     parts = inputs(args, device)
     before = peak_mb(device)
     seconds = []

@@ -3,11 +3,11 @@
     python -m benchmarks.rates config/mufac_small.yaml resources/rates.csv
     python -m benchmarks.rates config/config.yaml resources/rates.csv          # ViT-B/16, where there is a GPU
 
-Random images go through the package's own code: training steps, scoring, SSD's Fisher diagonal and PGU's Gram matrices
-and eigenvectors, the last three where the configuration has these methods. Rounds take turns, the first one warms up,
-medians count. A GPU is timed by the clock on the wall; on a CPU one thread computes and the time of the core counts,
-which depends little on what else is busy. In OUT.csv a row of the same machine, network and precision is replaced, but
-for columns of methods that this configuration does not have; other rows stay.
+Random images go through the package's own code: training steps as a long training computes them, scoring, SSD's Fisher
+diagonal and PGU's Gram matrices and eigenvectors, the last three where the configuration has these methods. Rounds take
+turns, the first one warms up, medians count. A GPU is timed by the clock on the wall; on a CPU one thread computes and
+the time of the core counts, which depends little on what else is busy. In OUT.csv a row of the same machine, network
+and precision is replaced, but for columns of methods that this configuration does not have; other rows stay.
 """
 
 import argparse
@@ -32,6 +32,7 @@ import torch
 import yaml
 from benchmarks.measuring import TASK, describe, random_images
 
+from oneshui.compiling import COMPILING
 from oneshui.config import TrainSpec
 from oneshui.devices import choose_device
 from oneshui.errors import ConfigError
@@ -194,6 +195,8 @@ def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Nam
         torch.manual_seed(0)
         network = build_model(model_spec).to(device)
         trainer = Trainer(network, spec, images, images, stream=("rates",), resume=Resume(None, "", images.device))
+        if device.type in COMPILING:
+            trainer._network = trainer._compiled()
         others = methods if precision == "fp32" else {}
         found = measure(trainer, images, others, min(args.few, args.images), args.rounds)
         rates.append(Rate(

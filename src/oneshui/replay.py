@@ -4,7 +4,6 @@ At a batch of 32 a GPU computes a training step faster than the host can launch 
 launches all of them at once.
 """
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +58,9 @@ class Replayed:
             calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
             if calls <= WARM_UP:
                 return self._beside(inputs)
-            recording = _record(self._computation, inputs, self._device)
+            # graphs share memory: one is replayed at a time, and its outputs are copied before the next
+            pool = next((each.pool for each in self._recordings.values()), None)
+            recording = _record(self._computation, inputs, self._device, pool)
             if recording is None:
                 self._plain = True
             else:
@@ -87,10 +88,17 @@ class _Recording:
     They have no part in autograd. A tensor that stays and takes in one leaf after the other would hold all of them.
     """
 
-    def __init__(self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph) -> None:
+    def __init__(
+        self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph, pool: Any
+    ) -> None:
         self._inputs, self._graph = [each.detach().clone() for each in inputs], graph
-        with torch.cuda.graph(graph, pool=_pool()):
+        with torch.cuda.graph(graph, pool=pool):
             self._outputs = computation(*self._inputs)
+
+    @property
+    def pool(self) -> Any:
+        """The memory of the graph, for others that are never replayed at the same time."""
+        return self._graph.pool()
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for own, given in zip(self._inputs, inputs, strict=True):
@@ -99,20 +107,14 @@ class _Recording:
         return tuple(each.detach().clone() for each in self._outputs)
 
 
-@functools.cache
-def _pool() -> Any:
-    """Memory that graphs share: one is replayed at a time, and its outputs are copied before the next."""
-    return torch.cuda.graph_pool_handle()
-
-
 #: graphs whose recording failed: torch's allocator may still ask them which memory is theirs
 _broken: list[torch.cuda.CUDAGraph] = []
 
 
-def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.device) -> _Recording | None:
+def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.device, pool: Any) -> _Recording | None:
     """Return the recording, or None where the computation cannot be recorded: then nothing was computed.
 
-    After one failure a process records nothing any more.
+    It takes its memory from ``pool``, if there is one. After one failure a process records nothing any more.
     """
     if _broken:
         return None
@@ -121,7 +123,7 @@ def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.
     try:
         # a recording that fails may leave its own stream as the present one
         with torch.cuda.stream(torch.cuda.current_stream()):
-            return _Recording(computation, inputs, graph)
+            return _Recording(computation, inputs, graph, pool)
     except RuntimeError as error:
         _broken.append(graph)
         generator.graphsafe_set_state(before)  # it may still believe that it is being recorded

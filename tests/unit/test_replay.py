@@ -121,6 +121,7 @@ def test_the_first_shapes_that_come_often_are_recorded_and_every_call_computes_o
         (doubled,) = replayed(torch.full((n,), float(number)))
         assert doubled.tolist() == [2.0 * number] * n
     assert float(total) == sum(number * n for number, n in enumerate(shapes))
+    assert [each.shares for each in recordings] == [None, recordings[0]]  # the memory of the first
     assert [each.replays for each in recordings] == [3, 1]  # of four numbers and of three, after three that warmed up
 
 
@@ -133,8 +134,8 @@ def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list
 def test_a_recording_holds_no_leaf_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or each simulated request of meta-training would leave a copy of the network on the GPU."""
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
-    monkeypatch.setattr(replay, "_pool", lambda: None)
-    recording = replay._Recording(lambda x: (2 * x,), (torch.ones(2, requires_grad=True),), cast(Any, Empty()))
+
+    recording = replay._Recording(lambda x: (2 * x,), (torch.ones(2, requires_grad=True),), cast(Any, Empty()), None)
     for i in range(2):
         (output,) = recording.replay((torch.full((2,), float(i), requires_grad=True),))
     (own,) = recording._inputs
@@ -209,6 +210,16 @@ def meta_trained(device: torch.device) -> dict[str, Tensor]:
     artefact = method.precompute(model, train, val, seed=0)
     squares = SSD(selection=1.0, dampening=1.0, fisher="image", batch_size=16, micro_batch=4)
     return artefact.tensors | squares.precompute(model, train, val, seed=0).tensors
+
+
+def test_meta_training_goes_on_where_its_passes_cannot_be_recorded(
+    recordings: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_record", lambda *_: None)
+    found = meta_trained(CPU)
+    monkeypatch.setattr(replay, "RECORDING", ())
+    wanted = meta_trained(CPU)
+    assert all(torch.allclose(value, wanted[name], rtol=1e-4, atol=1e-6) for name, value in found.items())
 
 
 @gpu

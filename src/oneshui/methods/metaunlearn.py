@@ -214,16 +214,17 @@ class MetaUnlearn(params.MetaUnlearn):
         cotangents, mean_h = [], torch.zeros((), dtype=torch.float64, device=support.images.device)
         answer = backbone.replayed("answer", partial(_answer, backbone))
         pull_back = backbone.replayed("pull back", partial(_pull_back, backbone))
+        # a graph of autograd cannot be recorded in two parts, so what is replayed asks the network twice
+        twice = answer.records
         for part in support.chunks(self.micro_batch):
-            # a graph of autograd cannot be recorded in two parts, so what is replayed asks the network twice
-            outputs = answer(part.images) if answer.records else backbone(theta, part.images)
+            outputs = answer(part.images) if twice else backbone(theta, part.images)
             leaves = [output.detach().requires_grad_() for output in outputs]
             h = meta_loss(*leaves, part.targets, part.rows).sum() / len(support.images)
             g_features, g_logits = torch.autograd.grad(
                 h, leaves, create_graph=torch.is_grad_enabled(), materialize_grads=True
             )
             by_outputs = (g_features.detach(), g_logits.detach())
-            if answer.records:
+            if twice:
                 gradients = pull_back(part.images, *by_outputs)
             else:
                 gradients = torch.autograd.grad(outputs, list(theta.values()), by_outputs, materialize_grads=True)
