@@ -140,6 +140,11 @@ def measurements() -> list[Measurement]:
             ("config/demo.yaml", "{folder}/rates.csv", "--images", "8", "--few", "4", "--rounds", "1"), 120,
         ),
         Measurement(
+            "kernels", "What the GPU does in a step and in a simulated request.", ("-m", "benchmarks.kernels"),
+            ("--models", "test_resnet:32", "--meta", "test_resnet:32", "--batch-size", "4", "--people", "40",
+             "--heads", "1", "--most", "3", "--threads", "1"), 60,
+        ),
+        Measurement(
             "start of a job", "Goal: 4 s with torch, 1.5 s without.",
             ("-m", "benchmarks.fixed_costs", "--rounds", "1", "--large", "0"), ("--rounds", "1", "--large", "0"), 60,
         ),

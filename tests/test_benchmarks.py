@@ -63,7 +63,8 @@ PRINTED = {
     "input": ["| 128 px | 64 px |", "| 1024 px |"],
     "Gram matrices": ["MB beyond the model"],
     "rates": ["'train_s': ", "'forward_s': "],
-    "compiled step": ["| `test_resnet`, 32 px | "],
+    "compiled step": ["| `test_resnet`, 32 px, 4 images | "],
+    "kernels": ["A step of `test_resnet:32`, 4 images: ", "A simulated request of ", "| matrix products | "],
     "start of a job": ["a job's start: metrics", "dry run of the paper's grid"],
 }
 

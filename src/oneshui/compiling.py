@@ -1,6 +1,6 @@
 """Networks that ``torch.compile`` made faster, where a training is long enough to earn what compiling takes.
 
-On a GPU a third of a training step of a transformer goes into small kernels: casts, norms, biases and their gradients.
+On a GPU half of a training step of a transformer goes into small kernels: casts, norms, biases and their gradients.
 The compiler makes few large ones of them. It takes half a minute, or a few seconds where the machine did it before.
 """
 
@@ -17,8 +17,9 @@ from oneshui.log import logger
 
 #: devices for which networks are compiled, unless ``ONESHUI_COMPILE=0``
 COMPILING: tuple[str, ...] = () if os.environ.get("ONESHUI_COMPILE") == "0" else ("cuda",)
-#: steps from which on a training compiles its network (docs/benchmarks.md, "On a GPU")
-PAYS_FROM = 8_000
+#: steps from which on a training compiles its network. On one H200 the first of a network earned its compiling after
+#: 7,000 to 8,000 steps, a later one after 1,800 (docs/benchmarks.md, "On a GPU"); a workflow trains three or more
+PAYS_FROM = 4_000
 #: dropout draws what it would draw without the compiler
 _OPTIONS: dict[str, Any] = {"fallback_random": True}
 
