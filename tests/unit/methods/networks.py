@@ -92,7 +92,7 @@ KINDS = sorted(PARAMS)
 TASKS = {kind: Task(kind, ("a", "b", "c")) for kind in ("classification", "multilabel")}
 
 
-def outcome(network: str, method: str, kind: str) -> str:
+def outcome(network: str, method: str, kind: str, device: str = "cpu") -> str:
     """Return why ``method`` cannot work with ``network``, or "": it gave finite weights, other than before."""
     _, px, options = NETWORKS[network]
     task = TASKS[kind]
@@ -106,7 +106,8 @@ def outcome(network: str, method: str, kind: str) -> str:
                     parameter.normal_(0, 0.1)
         check_model(model, spec, torch.device("cpu"))
         labels = torch.randint(0, 3, (8,)) if kind == "classification" else torch.randint(0, 2, (8, 3))
-        images = ImageSet.of_inputs(torch.randn(8, 3, px, px), labels, task, torch.arange(8) // 2)
+        pixels, model, labels = torch.randn(8, 3, px, px).to(device), model.to(device), labels.to(device)
+        images = ImageSet.of_inputs(pixels, labels, task, torch.arange(8) // 2)
     unlearner = make_method({"kind": method, **PARAMS[method]})
     try:
         if needs_of({"kind": method}) == "data":

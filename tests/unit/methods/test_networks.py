@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from tests.unit.methods.networks import (
     KINDS,
@@ -12,6 +13,8 @@ from tests.unit.methods.networks import (
     PAGE,
     PARAMS,
     TABLE,
+    TASKS,
+    outcome,
     page_table,
     row_of,
     shipped,
@@ -49,6 +52,14 @@ def test_networks_of_our_configurations_work_as_large_as_they_are(key: tuple[str
     found = tried_row_of(key)
     assert found in KNOWN.to_dict("records")
     assert not any(found[kind] for kind in KINDS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_method_works_on_a_gpu(method: str, task: str) -> None:
+    assert outcome("vit_tiny_patch16_224", method, task, "cuda") == ""
 
 
 def test_table_has_every_network_and_method_and_the_page_has_the_table() -> None:
