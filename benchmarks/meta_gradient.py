@@ -29,6 +29,7 @@ from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
 from oneshui.methods.outer import Eq6, ValidationReference
 from oneshui.models import ModelSpec, build_model
+from oneshui.replay import WARM_UP
 from oneshui.sets import ImageSet
 
 #: variant -> (jvp, cut into micro-batches)
@@ -117,7 +118,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     parts = inputs(args, device)
     before = peak_mb(device)
     seconds = []
-    for _ in range(1 + args.repeats):  # the first is a warm-up: imports, caches
+    warm_up = WARM_UP + 2 if device.type == "cuda" else 1  # imports, caches, recordings
+    for _ in range(warm_up + args.repeats):
         for parameter in parts[1].parameters():
             parameter.grad = None
         start = time.perf_counter()
@@ -125,7 +127,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[1:]), "mb": peak_mb(device) - before, "norm": found}
+    return {"seconds": statistics.median(seconds[warm_up:]), "mb": peak_mb(device) - before, "norm": found}
 
 
 def peak_mb(device: torch.device) -> float:

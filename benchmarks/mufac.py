@@ -304,7 +304,7 @@ def main() -> int:
     running.add_argument("--out", type=Path, required=True)
     running.add_argument("--minutes", type=float, default=8)
     running.add_argument("--cores", type=int, default=2 * (os.cpu_count() or 1), help="for Snakemake")
-    running.add_argument("--jobs-per-gpu", type=int, default=4)
+    running.add_argument("--jobs-per-gpu", type=int, default=8)
     running.add_argument("--device", choices=["auto", "cpu"], default="auto")
     running.add_argument("--edits", action="store_true", help="the table of fold models and identity edits instead")
     running.add_argument("--toy", action="store_true")

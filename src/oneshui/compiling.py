@@ -18,7 +18,7 @@ from oneshui.log import logger
 #: devices for which networks are compiled, unless ``ONESHUI_COMPILE=0``
 COMPILING: tuple[str, ...] = () if os.environ.get("ONESHUI_COMPILE") == "0" else ("cuda",)
 #: steps from which on a training compiles its network. On one H200 the first of a network earned its compiling after
-#: 7,000 to 8,000 steps, a later one after 1,800 (docs/benchmarks.md, "On a GPU"); a workflow trains three or more
+#: 6,700 and 8,000 steps, a later one after 1,800 (docs/benchmarks.md, "On a GPU"); a workflow trains three or more
 PAYS_FROM = 4_000
 #: dropout draws what it would draw without the compiler
 _OPTIONS: dict[str, Any] = {"fallback_random": True}
@@ -43,9 +43,10 @@ def compiled(
         autocast: makes the context that the network computes in.
     """
     kept = {name: value.clone() for name, value in model.named_buffers()}
-    network: Callable[[Tensor], Tensor] = torch.compile(model, options=_OPTIONS)
+    network: Callable[[Tensor], Tensor]
     started = time.monotonic()
     try:
+        network = torch.compile(model, options=_OPTIONS)
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             with autocast():
                 answer = network(images)

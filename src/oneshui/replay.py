@@ -4,8 +4,9 @@ At a batch of 32 a GPU computes a training step faster than the host can launch 
 launches all of them at once.
 """
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ Computation = Callable[..., tuple[Tensor, ...]]
 RECORDING: tuple[str, ...] = () if os.environ.get("ONESHUI_CUDA_GRAPHS") == "0" else ("cuda",)
 #: calls of one shape before it is recorded: libraries choose their algorithms, optimisers make their moments
 WARM_UP = 3
-#: shapes of one computation that are recorded; a graph keeps its outputs, and all share what else they need
+#: shapes of one computation that are recorded, if its owner does not say how many
 MOST_SHAPES = 8
 
 
@@ -28,17 +29,19 @@ class Replayed:
 
     Every call computes once: the first ones as they are, and recording computes nothing. So what the computation
     changes in place (weights, moments, statistics of batches) and draws from torch's own generator ends where plain
-    calls end, to rounding. The first shapes that come often enough are replayed; others are computed as they are.
+    calls end, to rounding. The first shapes that come often enough are replayed; others are computed as they are. Each
+    shape has outputs of its own. All of a computation share what else they need: inputs that are alike, activations.
 
     Args:
         computation: from tensors to tensors, all on ``device``. It must not wait for the device, and everything else
             that it reads must stay where it is in memory. Where it cannot be recorded, the log says so once and every
             call is plain.
         device: of the tensors.
+        most: shapes that are recorded.
     """
 
-    def __init__(self, computation: Computation, device: torch.device) -> None:
-        self._computation, self._device = computation, device
+    def __init__(self, computation: Computation, device: torch.device, most: int = MOST_SHAPES) -> None:
+        self._computation, self._device, self._most = computation, device, most
         self._calls: dict[Any, int] = {}
         self._recordings: dict[Any, _Recording] = {}
         self._stream: torch.cuda.Stream | None = None
@@ -54,13 +57,12 @@ class Replayed:
         if self._plain:
             return self._computation(*inputs)
         shapes = tuple((each.shape, each.dtype) for each in inputs)
-        if shapes not in self._recordings and len(self._recordings) < MOST_SHAPES:
+        if shapes not in self._recordings and len(self._recordings) < self._most:
             calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
             if calls <= WARM_UP:
                 return self._beside(inputs)
-            # graphs share memory: one is replayed at a time, and its outputs are copied before the next
-            pool = next((each.pool for each in self._recordings.values()), None)
-            recording = _record(self._computation, inputs, self._device, pool)
+            first = next(iter(self._recordings.values()), None)
+            recording = _record(self._computation, inputs, self._device, first)
             if recording is None:
                 self._plain = True
             else:
@@ -89,16 +91,18 @@ class _Recording:
     """
 
     def __init__(
-        self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph, pool: Any
-    ) -> None:
-        self._inputs, self._graph = [each.detach().clone() for each in inputs], graph
-        with torch.cuda.graph(graph, pool=pool):
+        self, computation: Computation, inputs: tuple[Tensor, ...], graph: torch.cuda.CUDAGraph,
+        first: "_Recording | None",
+    ) -> None:  # fmt: skip
+        # one graph is replayed at a time, with inputs that were just copied, and its outputs are copied before the next
+        alike: Sequence[Tensor | None] = first._inputs if first else [None] * len(inputs)
+        self._inputs: list[Tensor] = [
+            own if own is not None and (own.shape, own.dtype) == (given.shape, given.dtype) else given.detach().clone()
+            for own, given in zip(alike, inputs, strict=True)
+        ]
+        self._graph = graph
+        with torch.cuda.graph(graph, pool=first._graph.pool() if first else None):
             self._outputs = computation(*self._inputs)
-
-    @property
-    def pool(self) -> Any:
-        """The memory of the graph, for others that are never replayed at the same time."""
-        return self._graph.pool()
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for own, given in zip(self._inputs, inputs, strict=True):
@@ -111,19 +115,24 @@ class _Recording:
 _broken: list[torch.cuda.CUDAGraph] = []
 
 
-def _record(computation: Computation, inputs: tuple[Tensor, ...], device: torch.device, pool: Any) -> _Recording | None:
+def _record(
+    computation: Computation, inputs: tuple[Tensor, ...], device: torch.device, first: _Recording | None
+) -> _Recording | None:
     """Return the recording, or None where the computation cannot be recorded: then nothing was computed.
 
-    It takes its memory from ``pool``, if there is one. After one failure a process records nothing any more.
+    It shares the memory of the computation's ``first``, if there is one. After one failure a process records nothing
+    any more.
     """
     if _broken:
         return None
+    if first is None:
+        gc.collect()  # graphs of computations that are gone hold their memory until then
     generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
     before, graph = generator.clone_state(), torch.cuda.CUDAGraph()
     try:
         # a recording that fails may leave its own stream as the present one
         with torch.cuda.stream(torch.cuda.current_stream()):
-            return _Recording(computation, inputs, graph, pool)
+            return _Recording(computation, inputs, graph, first)
     except RuntimeError as error:
         _broken.append(graph)
         generator.graphsafe_set_state(before)  # it may still believe that it is being recorded

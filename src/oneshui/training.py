@@ -73,13 +73,15 @@ class Trainer:
         self.model, self.spec, self.train, self.val = model, spec, train, val
         self.stream, self.resume = stream, resume
         self.optimiser = _make_optimiser(model, spec)
-        self._update = Replayed(self._plain_update, train.device)
+        self._update = Replayed(self._plain_update, train.device, most=1)  # the odd last batch is computed as it is
+        self._network: Callable[[Tensor], Tensor] = model  # for whole batches
         self.steps_per_epoch = len(cut(torch.arange(len(train)), spec.batch_size))
-        self._network = self._compiled() if pays(train.device, spec.epochs * self.steps_per_epoch) else model
 
     def run(self) -> dict[str, Any]:
         """Train, load the best epoch into the model, and return the record for the checkpoint's metadata."""
         state = self._restore() or _State(0, [], -1, {})
+        if pays(self.train.device, (self.spec.epochs - state.epoch) * self.steps_per_epoch):
+            self._network = self._compiled()
         flop, peak = forward_flop(self.model, self.spec.input_px), peak_of(self.train.device, self.spec.precision)
         bar = tqdm(range(state.epoch, self.spec.epochs), desc=str(self.stream[0]), disable=None)
         for epoch in bar:

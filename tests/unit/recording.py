@@ -13,10 +13,10 @@ class StandIn:
     """What a recording does, without CUDA: it computes from tensors that stay, and its outputs stay."""
 
     def __init__(
-        self, computation: replay.Computation, inputs: tuple[Tensor, ...], device: torch.device, pool: Any
+        self, computation: replay.Computation, inputs: tuple[Tensor, ...], device: torch.device, first: "StandIn | None"
     ) -> None:
         self.computation, self.inputs = computation, [each.detach().clone() for each in inputs]
-        self.replays, self.pool, self.shares = 0, self if pool is None else pool, pool
+        self.replays, self.first = 0, first
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         for own, given in zip(self.inputs, inputs, strict=True):

@@ -71,7 +71,7 @@ def test_a_short_training_does_not_compile(calls: list[int]) -> None:
     assert trainer._network is trainer.model and not calls
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("where", ["at once", "forward", "backward"])
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
     calls: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
@@ -87,6 +87,8 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
             raise RuntimeError("no C compiler\nand more")
 
     def broken(model: nn.Module, options: dict[str, Any]) -> Any:
+        if where == "at once":
+            raise RuntimeError("no C compiler\nand more")
         return lambda images: Breaks.apply(model(images))  # statistics have changed, gradients have not
 
     monkeypatch.setattr(torch, "compile", broken)
@@ -110,6 +112,7 @@ def test_compiling_can_be_switched_off() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.filterwarnings("default")  # the compiler warns
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("bf16", 1e-2)])
 def test_on_a_gpu_a_compiled_training_ends_where_a_plain_one_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, precision: str, bound: float

@@ -73,6 +73,10 @@ class Empty:
     def replay(self) -> None:
         """Compute nothing."""
 
+    def pool(self) -> str:
+        """Return what stands for its memory."""
+        return "memory"
+
 
 class Waits(nn.Module):
     """A layer that asks the device for a number, which no recording can."""
@@ -106,22 +110,21 @@ def test_a_device_that_cannot_record_is_just_called() -> None:
 
 
 def test_the_first_shapes_that_come_often_are_recorded_and_every_call_computes_once(
-    recordings: list[StandIn], monkeypatch: pytest.MonkeyPatch
+    recordings: list[StandIn],
 ) -> None:
-    monkeypatch.setattr(replay, "MOST_SHAPES", 2)
     total = torch.zeros(())
 
     def computation(x: Tensor) -> tuple[Tensor, ...]:
         total.add_(x.sum())
         return (2 * x,)
 
-    replayed = Replayed(computation, CPU)
+    replayed = Replayed(computation, CPU, most=2)
     shapes = [4, 3, 4, 4, 4, 4, 3, 3, 3, 4, 5, 5, 5, 5, 5]
     for number, n in enumerate(shapes):
         (doubled,) = replayed(torch.full((n,), float(number)))
         assert doubled.tolist() == [2.0 * number] * n
     assert float(total) == sum(number * n for number, n in enumerate(shapes))
-    assert [each.shares for each in recordings] == [None, recordings[0]]  # the memory of the first
+    assert [each.first for each in recordings] == [None, recordings[0]]
     assert [each.replays for each in recordings] == [3, 1]  # of four numbers and of three, after three that warmed up
 
 
@@ -134,13 +137,25 @@ def test_outputs_stay_what_they_are_when_the_next_call_computes(recordings: list
 def test_a_recording_holds_no_leaf_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or each simulated request of meta-training would leave a copy of the network on the GPU."""
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
-
     recording = replay._Recording(lambda x: (2 * x,), (torch.ones(2, requires_grad=True),), cast(Any, Empty()), None)
     for i in range(2):
         (output,) = recording.replay((torch.full((2,), float(i), requires_grad=True),))
     (own,) = recording._inputs
     assert own.tolist() == [1.0, 1.0]
     assert not own.requires_grad and own.grad_fn is None and not output.requires_grad
+
+
+def test_recordings_of_a_computation_share_inputs_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: pools.append(pool) or nullcontext())
+
+    def recording(n: int, first: replay._Recording | None) -> replay._Recording:
+        return replay._Recording(lambda x, y: (2 * x, y), (torch.ones(n), torch.ones(2)), cast(Any, Empty()), first)
+
+    first = recording(3, None)
+    second = recording(4, first)
+    assert pools == [None, "memory"]
+    assert len(second._inputs[0]) == 4 and second._inputs[1] is first._inputs[1]
 
 
 def test_a_recording_that_fails_leaves_every_call_as_it_is(
@@ -203,13 +218,24 @@ def meta_trained(device: torch.device) -> dict[str, Tensor]:
     train = ImageSet.of_inputs(pixels.to(device), labels.to(device), task, torch.arange(90) // 5)
     val = ImageSet.of_inputs(pixels[:40].flip(3).to(device), labels[:40].to(device), task)
     method = MetaUnlearn(
-        inner_lr=0.1, lr=1e-3, epochs=2, simulated_n=3, batch_size=8, micro_batch=8, hidden=16, dropout=0.0,
+        inner_lr=0.1, lr=1e-3, epochs=2, simulated_n=5, batch_size=16, micro_batch=16, hidden=16, dropout=0.0,
         inputs=("logits", "features", "target", "identity"), outer_loss="equation_6", terms="both",
         accuracy_weight=False, distance="smooth_l1", val_gradient=False, frozen=(), jvp="exact",
     )  # fmt: skip
     artefact = method.precompute(model, train, val, seed=0)
     squares = SSD(selection=1.0, dampening=1.0, fisher="image", batch_size=16, micro_batch=4)
     return artefact.tensors | squares.precompute(model, train, val, seed=0).tensors
+
+
+def test_meta_training_with_replays_is_meta_training(
+    recordings: list[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = meta_trained(CPU)
+    sharing = [each for each in recordings if each.first is not None]
+    assert sharing and all(each.replays for each in sharing)  # batches of 16 forget images, and of the 4 that are left
+    monkeypatch.setattr(replay, "RECORDING", ())
+    wanted = meta_trained(CPU)
+    assert all(torch.allclose(value, wanted[name], rtol=1e-4, atol=1e-6) for name, value in found.items())
 
 
 def test_meta_training_goes_on_where_its_passes_cannot_be_recorded(
@@ -265,13 +291,17 @@ def test_the_host_never_waits_for_the_gpu_within_a_training_step(tmp_path: Path,
             torch.cuda.set_sync_debug_mode("default")
 
 
+#: torch may still ask a graph whose recording failed which memory is its
+_BROKEN: list[torch.cuda.CUDAGraph] = []
+
+
 @gpu
 @needs_cuda
 def test_what_cannot_be_recorded_is_computed_as_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     device = torch.device("cuda")
-    monkeypatch.setattr(replay, "_broken", [])  # or nothing is recorded any more after this test
+    monkeypatch.setattr(replay, "_broken", _BROKEN)  # or nothing is recorded any more after this test
     with caplog.at_level(logging.INFO, logger="oneshui"):
         _, weights = trained(device, Waits())
     assert caplog.text.count("not recorded as a CUDA graph") == 1
