@@ -33,6 +33,11 @@ JOBS = {
     "score a model, collecting garbage": "import oneshui.stages.score_model",
     "serve a request": f"{_QUICKLY} import oneshui.stages.serve_request, oneshui.methods.metaunlearn",
 }
+#: the same on a machine with a GPU: what of a start is whose
+ON_A_GPU = {
+    "torch": "import torch",
+    "torch and a first number on the GPU": "import torch; torch.zeros(1, device='cuda').item()",
+}
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
@@ -72,12 +77,13 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{describe(torch.device('cpu'))}; Python {sys.version.split()[0]}; median of {args.rounds}\n")
     print("| what | wall, s | CPU, s |\n|---|---|---|")
+    jobs_of = JOBS | ON_A_GPU if torch.cuda.is_available() else JOBS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # each once unmeasured (compiled files, disk cache), then in turns: a machine's speed drifts
-        starts = [{job: timed([sys.executable, "-c", code], folder)[:2] for job, code in JOBS.items()}
+        starts = [{job: timed([sys.executable, "-c", code], folder)[:2] for job, code in jobs_of.items()}
                   for _ in range(args.rounds + 1)]  # fmt: skip
-        for job in JOBS:
+        for job in jobs_of:
             wall, cpu = (statistics.median(start[job][i] for start in starts[1:]) for i in (0, 1))
             print(f"| a job's start: {job} | {wall:.2f} | {cpu:.2f} |")
         plans = [dry_run(1, folder) for _ in range(min(args.rounds, 3))]
