@@ -9,6 +9,7 @@ On a CPU the profiler tells operations, which hold one another, in place of kern
 import argparse
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -108,7 +109,7 @@ def main() -> None:
             random_images(1024, stored, InputSpec(int(px), 0.5, 0.5), device), model, "bf16", args.batch_size
         )
         seconds(trainer, WARM_UP + 2)
-        steps = kernels(lambda trainer=trainer: seconds(trainer, 5), 5, device, args.most)  # type: ignore[misc]
+        steps = kernels(partial(seconds, trainer, 5), 5, device, args.most)
         print(f"\nA step of `{name}`, {args.batch_size} images: {steps}", flush=True)
     model, px = args.meta.split(":")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oneshui.errors import first_line
 from oneshui.log import logger
 
 #: devices for which networks are compiled, unless ``ONESHUI_COMPILE=0``
@@ -51,10 +52,8 @@ def compiled(
             with autocast():
                 answer = network(images)
             answer.float().sum().backward()
-    # whatever a compiler raises: the training can go on without it
-    except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        logger.info("the network was not compiled, so its steps are slower: %s", said)
+    except Exception as error:  # whatever a compiler raises: the training can go on without it
+        logger.info("the network was not compiled, so its steps are slower: %s", first_line(error))
         network = model
     else:
         logger.info("compiled the network in %.0f s", time.monotonic() - started)

@@ -38,3 +38,8 @@ class BundleError(OneShuiError):
 
 class IsolationError(OneShuiError):
     """An unlearning process could open what it must not, or ended without a word."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oneshui.config import TrainSpec
-from oneshui.errors import OneShuiError
+from oneshui.errors import OneShuiError, first_line
 from oneshui.methods import make_method
 from oneshui.models import ModelSpec, build_model, check_model
 from oneshui.tasks import Task
@@ -55,7 +55,7 @@ def _problem(method: Mapping[str, Any], model: nn.Module, images: Tensor, labels
     try:
         tried(model, images, labels, task)
     except Exception as error:  # whatever a layer of somebody else's lacks
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return ""
 
 

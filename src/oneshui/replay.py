@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneshui.errors import first_line
 from oneshui.log import logger
 
 Computation = Callable[..., tuple[Tensor, ...]]
@@ -136,6 +137,5 @@ def _record(
     except RuntimeError as error:
         _broken.append(graph)
         generator.graphsafe_set_state(before)  # it may still believe that it is being recorded
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        logger.info("not recorded as a CUDA graph, so the host launches every kernel: %s", said)
+        logger.info("not recorded as a CUDA graph, so the host launches every kernel: %s", first_line(error))
         return None

@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor
 
 from oneshui.config import NO_PICKLES, Channels
-from oneshui.errors import CheckpointError, ConfigError
+from oneshui.errors import CheckpointError, ConfigError, first_line
 from oneshui.tensors import not_finite, read_tensors
 
 #: name of a model's weights in its repository on the hub
@@ -90,7 +90,7 @@ def find_weights(model: str, weights_root: str | Path | None) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, _HUB_FILE))
     except Exception as error:  # the hub's client raises many kinds; each means that the file cannot be had
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         tried.append(f"the hub could not be asked ({reason})")
         raise CheckpointError(f"no initial weights {model!r}: {'; '.join(tried)}. {advice}") from error
 
