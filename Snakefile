@@ -21,8 +21,10 @@ report: "workflow/report/workflow.rst"
 # Snakemake's limit of jobs per second (seen in 9.27) starts one more timer whenever a job ends while others wait, and
 # each timer looks at all of them every second: after some hundred jobs that takes a core. Local jobs need no limit.
 onstart:
-    if workflow.local_exec and hasattr(workflow.scheduler, "job_rate_limiter"):
-        workflow.scheduler.job_rate_limiter = None
+    if workflow.local_exec:
+        start_server()
+        if hasattr(workflow.scheduler, "job_rate_limiter"):
+            workflow.scheduler.job_rate_limiter = None
 
 
 include: "workflow/rules/common.smk"

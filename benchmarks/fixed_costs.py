@@ -2,8 +2,9 @@
 
     python -m benchmarks.fixed_costs
 
-A job is a fresh Python process that imports what its script imports. CPU seconds are the process's own (user and
-system), which depend little on what else is busy; wall seconds are what a user waits. Planning is ``snakemake
+A job is a Python process that imports what its script imports, by itself or in a fork (`oneshui.forks`). CPU seconds
+are those of the process and its fork (user and system), which depend little on what else is busy; wall seconds are what
+a user waits. Planning is ``snakemake
 --dry-run`` of config/config.yaml (and of ten times as many seeds) in an empty folder, with empty raw folders. Medians.
 """
 
@@ -21,23 +22,28 @@ import yaml
 from benchmarks.measuring import describe
 
 from oneshui.data.layouts import annotation_files
+from oneshui.forks import start_server
 
 ROOT = Path(__file__).resolve().parents[1]
-_QUICKLY = "from oneshui.startup import quick_imports\nwith quick_imports():"
+#: what each job's script imports, and what it does then
 JOBS = {
-    "nothing": "pass",
-    "table, figure": "import oneshui.stages.make_table",
-    "metrics": "import oneshui.stages.measure_model",
-    "attack": "import oneshui.stages.attack_model",
-    "score a model": f"{_QUICKLY} import oneshui.stages.score_model",
-    "score a model, collecting garbage": "import oneshui.stages.score_model",
-    "serve a request": f"{_QUICKLY} import oneshui.stages.serve_request, oneshui.methods.metaunlearn",
+    "table": "from oneshui.stages.make_table import make_table",
+    "figure": "from oneshui.stages.make_figure import make_figure",
+    "metrics": "from oneshui.stages.measure_model import measure_model",
+    "attack": "from oneshui.stages.attack_model import attack_model",
+    "score a model": "from oneshui.stages.score_model import score_model",
+    "serve a request": "from oneshui.stages.serve_request import serve_request",
 }
-#: the same on a machine with a GPU: what of a start is whose
-ON_A_GPU = {
-    "torch": "import torch",
-    "torch and a first number on the GPU": "import torch; torch.zeros(1, device='cuda').item()",
-}
+ON_A_GPU = {"score a model, with a first number on the GPU": JOBS["score a model"]}
+_SCRIPT = """from oneshui.forks import quick_start
+with quick_start():
+    {imports}
+import time
+if {gpu}:
+    import torch
+    torch.zeros(1, device="cuda").item()
+print(time.process_time())
+"""
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
@@ -49,6 +55,13 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return wall, cpu, done.stdout
+
+
+def start(script: Path) -> tuple[float, float]:
+    """Return wall and CPU seconds of a job that does nothing."""
+    wall, cpu, printed = timed([sys.executable, str(script)], script.parent)
+    forked = "ONESHUI_FORKSERVER" in os.environ
+    return wall, cpu + float(printed) if forked else cpu
 
 
 def dry_run(times: int, folder: Path) -> tuple[float, float, int]:
@@ -76,22 +89,33 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=10, help="times the paper's grid, planned once; 0 leaves it out")
     args = parser.parse_args()
     print(f"{describe(torch.device('cpu'))}; Python {sys.version.split()[0]}; median of {args.rounds}\n")
-    print("| what | wall, s | CPU, s |\n|---|---|---|")
-    jobs_of = JOBS | ON_A_GPU if torch.cuda.is_available() else JOBS
+    print("| what | by itself: wall, s | CPU, s | in a fork: wall, s | CPU, s |\n|---|---:|---:|---:|---:|")
+    jobs_of = JOBS | (ON_A_GPU if torch.cuda.is_available() else {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # each once unmeasured (compiled files, disk cache), then in turns: a machine's speed drifts
-        starts = [{job: timed([sys.executable, "-c", code], folder)[:2] for job, code in jobs_of.items()}
-                  for _ in range(args.rounds + 1)]  # fmt: skip
-        for job in jobs_of:
-            wall, cpu = (statistics.median(start[job][i] for start in starts[1:]) for i in (0, 1))
-            print(f"| a job's start: {job} | {wall:.2f} | {cpu:.2f} |")
+        for number, (job, imports) in enumerate(jobs_of.items()):
+            (folder / f"{number}.py").write_text(_SCRIPT.format(imports=imports, gpu=job in ON_A_GPU))
+        scripts = [folder / f"{number}.py" for number in range(len(jobs_of))]
+        start_server()
+        server = os.environ.pop("ONESHUI_FORKSERVER")
+        taken: list[list[tuple[float, float]]] = []
+        # each once unmeasured (compiled files, disk cache, the server's imports), then in turns: speed drifts
+        for _ in range(args.rounds + 1):
+            taken += [[start(script) for script in scripts]]
+            os.environ["ONESHUI_FORKSERVER"] = server
+            taken += [[start(script) for script in scripts]]
+            del os.environ["ONESHUI_FORKSERVER"]
+        for number, job in enumerate(jobs_of):
+            cells = [
+                statistics.median(each[number][i] for each in taken[2 + way :: 2]) for way in (0, 1) for i in (0, 1)
+            ]
+            print(f"| a job's start: {job} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
         plans = [dry_run(1, folder) for _ in range(min(args.rounds, 3))]
         wall, cpu = (statistics.median(plan[i] for plan in plans) for i in (0, 1))
-        print(f"| dry run of the paper's grid, {plans[0][2]:,} jobs | {wall:.1f} | {cpu:.1f} |", flush=True)
+        print(f"| dry run of the paper's grid, {plans[0][2]:,} jobs | {wall:.1f} | {cpu:.1f} | | |", flush=True)
         if args.large:
             wall, cpu, jobs = dry_run(args.large, folder)
-            print(f"| the same with {args.large} times the seeds, {jobs:,} jobs | {wall:.1f} | {cpu:.1f} |")
+            print(f"| the same with {args.large} times the seeds, {jobs:,} jobs | {wall:.1f} | {cpu:.1f} | | |")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ CARRIED = (
     "annotated-types", "argparse-dataclass", "conda-inject", "configargparse", "docutils", "dpath", "fastjsonschema",
     "gitdb", "gitpython", "greenlet", "humanfriendly", "imagehash", "immutables", "jsonschema",
     "jsonschema-specifications", "jupyter-core", "landlock", "nbformat", "platformdirs", "pulp", "pydantic",
-    "pydantic-core", "pywavelets", "referencing", "rpds-py", "smart-open", "smmap", "snakemake",
+    "pydantic-core", "pywavelets", "referencing", "rpds-py", "setproctitle", "smart-open", "smmap", "snakemake",
     "snakemake-interface-common", "snakemake-interface-executor-plugins", "snakemake-interface-logger-plugins",
     "snakemake-interface-report-plugins", "snakemake-interface-scheduler-plugins",
     "snakemake-interface-storage-plugins", "sqlalchemy", "sqlmodel", "tenacity", "throttler", "traitlets",

@@ -1,10 +1,11 @@
 """The discard line, enforced: running a function in a process that can open its declared files and nothing else.
 
 The function runs in a child process that restricts itself before any code but Python's, oneshui's and landlock's has
-run. On Linux 5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or by a
-program that the child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it covers
-only what Python itself opens, and the log says so. Files are closed, not sockets: a process that already runs outside
-could hand something in.
+run; or in a fork of a process that has imported more, torch among it, and never opened data (`oneshui.forkserver`). On
+Linux 5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or by a program
+that the child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it covers only
+what Python itself opens, and the log says so. Files are closed, not sockets: a process that already runs outside could
+hand something in.
 
 The child writes into a private folder, and the parent moves the one result into place: results of other methods are as
 closed as the training data.
@@ -32,6 +33,7 @@ from typing import IO, Any
 from oneshui import errors
 from oneshui.errors import ConfigError, IsolationError, OneShuiError
 from oneshui.folders import own_folder
+from oneshui.forks import Fork, fork, without_server
 from oneshui.log import log_to, logger
 from oneshui.startup import quick_imports
 
@@ -79,7 +81,7 @@ def run_isolated(
             "private": str(private), "output": str(private / target.name), "withheld": list(_expanded(withheld)),
             "modules": list(modules), "path": [*sys.path, *_entries("PYTHONPATH")],
         }  # fmt: skip
-        code = _run_child(json.dumps(call), private)
+        code = _run_child(call, private)
         if code:
             raise _error(private / "error.json", code)
         result = private / target.name
@@ -95,26 +97,40 @@ def _plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _run_child(call: str, private: Path) -> int:
+def _run_child(call: Mapping[str, Any], private: Path) -> int:
     """Run the child to its end, pass its output on to the log, and return its exit status."""
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-c", _CHILD, str(Path(__file__).resolve().parents[1])], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
-        env={**os.environ, **dict.fromkeys(_CACHES, str(private))}, start_new_session=True,
+    (its_input, ours), (output, its_output) = os.pipe(), os.pipe()
+    with open(output, encoding="utf-8", errors="replace") as lines:
+        try:
+            child = _start_child(call["function"], (its_input, its_output, its_output), private)
+        finally:
+            os.close(its_input)
+            os.close(its_output)
+        reader = threading.Thread(target=_pass_on, args=(lines,), daemon=True)
+        reader.start()
+        try:
+            with contextlib.suppress(BrokenPipeError), open(ours, "w", encoding="utf-8") as stream:
+                json.dump(call, stream)
+            return child.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # whatever it has started, and itself if we were interrupted
+            child.wait()
+            reader.join()
+
+
+def _start_child(function: str, files: tuple[int, int, int], private: Path) -> "subprocess.Popen[bytes] | Fork":
+    """Start a session of its own that runs ``main`` of this module."""
+    environment = without_server({**os.environ, **dict.fromkeys(_CACHES, str(private))})
+    # the audit hook must come before modules that start programs
+    forked = landlock_version() and fork(
+        "oneshui.isolation:main", (), imports=[function.partition(":")[0]], files=files, environment=environment
+    )
+    own = str(Path(__file__).resolve().parents[1])
+    return forked or subprocess.Popen(
+        [sys.executable, "-I", "-c", _CHILD, own], stdin=files[0], stdout=files[1], stderr=files[2], env=environment,
+        start_new_session=True,
     )  # fmt: skip
-    assert child.stdin is not None and child.stdout is not None
-    reader = threading.Thread(target=_pass_on, args=(child.stdout,), daemon=True)
-    reader.start()
-    try:
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(call)
-        return child.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # whatever it has started, and itself if we were interrupted
-        child.wait()
-        reader.join()
-        child.stdout.close()
 
 
 def _pass_on(lines: IO[str]) -> None:

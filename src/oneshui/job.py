@@ -4,11 +4,15 @@ Snakemake hands text, lists of text and, where an optional input is missing, an 
 and None.
 """
 
+import resource
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oneshui.forks import is_fork
 from oneshui.log import log_to
 from oneshui.presence import JOBS, hold
 from oneshui.runs import DataFiles, Model, Run
@@ -85,11 +89,21 @@ def _one(files: Any, name: str) -> Path:
 def running(snakemake: Any) -> Iterator[Job]:
     """Yield the job of a script; log, warnings and a last error go to its log file.
 
-    The process then ends with status 1 and says nothing more: Snakemake shows the log of a job that failed.
+    The log ends with what the process took: Snakemake cannot tell, because the process may be a fork. After an error
+    the process ends with status 1 and says nothing more: Snakemake shows the log of a job that failed.
     """
     hold(JOBS)
+    start = time.perf_counter()
     try:
-        with log_to(snakemake.log[0]):
+        with log_to(snakemake.log[0]) as logger:
             yield Job(snakemake)
+            logger.info("%s", _cost(time.perf_counter() - start))
     except Exception:
         raise SystemExit(1) from None
+
+
+def _cost(seconds: float) -> str:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    memory_mb = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    kind = "as a fork" if is_fork() else "by itself"
+    return f"took {seconds:.1f} s {kind}, {used.ru_utime + used.ru_stime:.1f} s of CPU, {memory_mb:.0f} MB of memory"

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from oneshui.errors import ArtefactError, ConfigError, DataError, IsolationError
+from oneshui.forks import start_server
 from oneshui.isolation import AUDIT_HOOK, LANDLOCK, landlock_version, run_isolated
 
 needs_landlock = pytest.mark.skipif(not landlock_version(), reason="the kernel has no Landlock (Linux 5.13 or later)")
@@ -87,9 +88,19 @@ class Sandbox:
         return json.loads(self.output.read_text())
 
 
-@pytest.fixture
-def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+@pytest.fixture(scope="module")
+def server() -> str:
+    """Where a server forks for isolated processes as it does in a run of Snakemake."""
+    start_server()
+    return os.environ.pop("ONESHUI_FORKSERVER", "")
+
+
+@pytest.fixture(params=["by itself", pytest.param("in a fork", marks=needs_landlock)])
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, server: str) -> Sandbox:
+    """A sandbox for a process that starts by itself, or as a fork."""
     old = os.environ.get("PYTHONPATH")
+    if request.param == "in a fork":
+        monkeypatch.setenv("ONESHUI_FORKSERVER", server)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "code"), *([old] if old else [])]))
     return Sandbox(tmp_path)
 
@@ -120,6 +131,25 @@ def go(path, given, output_path, isolation):
         + f"NAMES, REFUSALS = {list(ATTEMPTS)}, {REFUSALS!r}\n"
         + f"FUNCTIONS = [{', '.join(f'try_{i}' for i in range(len(ATTEMPTS)))}]\n"
     )
+
+
+@needs_landlock
+def test_a_fork_is_one_and_cannot_ask_for_another(sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
+    sandbox.write("""
+import json, os, tempfile
+def go(path, given, output_path, isolation):
+    with open(f"/proc/{os.getppid()}/cmdline") as file:
+        parent = file.read()
+    told = [
+        "forkserver" in parent, "ONESHUI_FORKSERVER" in os.environ, os.getsid(0) == os.getpid(), tempfile.gettempdir(),
+        os.path.dirname(output_path),
+    ]
+    with open(output_path, "w") as file:
+        json.dump(told, file)
+""")
+    sandbox.run()
+    forked, asks, leads, temporary, private = sandbox.answer()
+    assert forked == ("in a fork" in request.node.name) and not asks and leads and temporary == private
 
 
 @needs_landlock

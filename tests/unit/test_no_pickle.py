@@ -82,7 +82,9 @@ def dangers(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_calls_what_unpickles(path: Path) -> None:
-    assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
+    found = list(dangers(ast.parse(path.read_text(encoding="utf-8"))))
+    # a fork runs the script with which the job that asked for it was started
+    assert found == (["runpy"] if path.name == "forkserver.py" else [])
 
 
 @pytest.mark.parametrize(

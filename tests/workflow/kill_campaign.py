@@ -28,7 +28,7 @@ from tests.workflow.test_initial_weights import TAG, TINY, write_weights
 
 #: every rule that makes a file; `check_dataset` and `make_plan` make reports that are always made anew
 TARGETS = ("all", "report", "results/selection/toy/n3/jit.csv")
-_POLL_S = 0.06
+_POLL_S = 0.03
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -95,40 +95,46 @@ def working_in(folder: Path) -> list[int]:
 
 
 @dataclass
-class JobProcess:
-    """A running job: its rule, and the CPU time that it and its children have taken so far."""
+class JobProcesses:
+    """A running job: its rule, its processes, and the CPU time that they and their children have taken so far.
+
+    The process that Snakemake started waits for a fork, and that one for another that is isolated.
+    """
 
     rule: str
     cpu_s: float = 0.0
+    pids: list[int] = field(default_factory=list)
 
 
 class Jobs:
-    """The job processes below one Snakemake, by number."""
+    """The jobs below one Snakemake, by their scripts."""
 
     def __init__(self, snakemake: int) -> None:
-        self._snakemake, self._rules = snakemake, dict[int, str | None]()
+        self._snakemake, self._rules = snakemake, dict[str, str]()
 
-    def running(self) -> dict[int, JobProcess]:
+    def running(self) -> dict[str, JobProcesses]:
         among = processes()
-        found = {}
+        found: dict[str, JobProcesses] = {}
         for pid in below(self._snakemake, among):
-            rule = self._rules.get(pid) or self._rule(pid)
-            if rule:
-                self._rules[pid] = rule
-                found[pid] = JobProcess(rule, sum(among[each].cpu_s for each in [pid, *below(pid, among)]))
+            script = self._script(pid)
+            if script:
+                job = found.setdefault(script, JobProcesses(self._rules[script]))
+                job.cpu_s += sum(among[each].cpu_s for each in [pid, *below(pid, among)])
+                job.pids.append(pid)
         return found
 
-    @staticmethod
-    def _rule(pid: int) -> str | None:
-        """Return the rule of a process that runs a script: the script starts with its inputs, outputs and log."""
+    def _script(self, pid: int) -> str | None:
+        """Return what a process runs. A script of Snakemake's starts with its inputs, outputs and log."""
         try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if not re.search(rb"/python[\d.]*$", words[0]) or b"/.snakemake/scripts/" not in words[1]:
-                return None
-            log = re.search(rb"results/logs/(\w+)/", Path(words[1].decode()).read_bytes())
-        except (OSError, IndexError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+            runs = re.match(r"\S+/python[\d.]*[\0 ](\S+/\.snakemake/scripts/[^\0 ]+)", line)
+            if runs and runs[1] not in self._rules:
+                log = re.search(rb"results/logs/(\w+)/", Path(runs[1]).read_bytes())
+                if log:
+                    self._rules[runs[1]] = log[1].decode()
+        except OSError:
             return None
-        return log[1].decode() if log else None
+        return runs[1] if runs and runs[1] in self._rules else None
 
 
 # ---- runs
@@ -184,7 +190,7 @@ def started(folder: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
 def undisturbed(folder: Path) -> tuple[Told, dict[str, list[float]]]:
     """Run the grid; return what was said, and the CPU seconds of the jobs of each rule."""
     with started(folder) as workflow:
-        jobs_of, seen = Jobs(workflow.pid), dict[int, JobProcess]()
+        jobs_of, seen = Jobs(workflow.pid), dict[str, JobProcesses]()
         while workflow.poll() is None:
             seen |= jobs_of.running()
             time.sleep(_POLL_S)
@@ -223,7 +229,7 @@ class Campaign:
     def __post_init__(self) -> None:
         # every kind once, early enough that a job that is a little faster is hit, too; the others late as well: while
         # a job writes is a good moment
-        self.wanted = {rule: [self.draw.uniform(0.05, 0.75)] for rule in self.took}
+        self.wanted = {rule: [self.draw.uniform(0.05, 0.5)] for rule in self.took}
         again = [rule for rule, took in self.took.items() if len(took) > 1]
         for rule in self.draw.choices(again, k=max(0, self.kills - len(self.took))):
             self.wanted[rule].append(self.draw.uniform(0.1, 1.0))
@@ -258,23 +264,23 @@ class Campaign:
         # on more cores than the undisturbed run
         with started(self.folder, "--cores", "3", *options) as workflow:
             running = Jobs(workflow.pid)
-            moments: dict[int, tuple[str, float | None]] = {}
+            moments: dict[str, tuple[str, float | None]] = {}
             while workflow.poll() is None:
                 now = running.running()
-                for pid in moments.keys() - now.keys():
-                    rule, moment = moments.pop(pid)
+                for script in moments.keys() - now.keys():
+                    rule, moment = moments.pop(script)
                     if moment is not None:  # it ended before: another job of this kind is killed earlier
                         self.wanted[rule].insert(0, moment * 0.8)
-                for pid, job in now.items():
-                    if pid not in moments:
+                for script, job in now.items():
+                    if script not in moments:
                         left = self.wanted.get(job.rule)
-                        moments[pid] = job.rule, left.pop(0) if left else None
-                    rule, moment = moments[pid]
+                        moments[script] = job.rule, left.pop(0) if left else None
+                    rule, moment = moments[script]
                     if moment is not None and job.cpu_s >= moment * min(self.took[rule]):
-                        kill(pid)
+                        kill(self.draw.choice(job.pids))
                         self.killed.append((rule, moment))
-                        moments[pid] = rule, None
-                if stop and len(self.killed) - before >= kills and any(pid in now for pid in moments):
+                        moments[script] = rule, None
+                if stop and len(self.killed) - before >= kills and any(script in now for script in moments):
                     self.stopped.append((stop.name, sorted(job.rule for job in now.values())))
                     (os.killpg if jobs_too else os.kill)(workflow.pid, stop)
                     assert workflow.wait(timeout=300) != 0

@@ -27,7 +27,7 @@ def results(folder: Path) -> dict[str, Any]:
     found = {}
     for path in sorted((folder / "results").rglob("*")):
         name = str(path.relative_to(folder / "results"))
-        if path.is_file() and path.name != ".gitkeep" and name.split("/")[0] not in ("logs", "benchmarks"):
+        if path.is_file() and path.name != ".gitkeep" and name.split("/")[0] != "logs":
             found[name] = content(path)
     return found
 

@@ -53,8 +53,9 @@ def test_training_outlives_its_snakemake_and_is_not_lost_and_every_time_is_said_
     first = subprocess.Popen(command(killed, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until((killed / f"{target}.resume").exists, first)
-        (training,) = training_of(first)
-        os.kill(training, signal.SIGSTOP)  # so that it does not end meanwhile
+        training = training_of(first)
+        for pid in training:
+            os.kill(pid, signal.SIGSTOP)  # so that it does not end meanwhile
         said = snakemake(*arguments, folder=killed, fails=True).stdout
         assert f"Another Snakemake works on the same files in {killed}. Wait until it has ended." in said
         assert "--unlock" not in said and "Traceback" not in said
@@ -65,7 +66,8 @@ def test_training_outlives_its_snakemake_and_is_not_lost_and_every_time_is_said_
         said = snakemake(*arguments, folder=killed, fails=True).stdout
         assert "was killed, and jobs that it had started still run. Wait until they have ended, or end them." in said
 
-        os.kill(training, signal.SIGCONT)  # it ends well, and nobody notes that: Snakemake has its output made again
+        for pid in training:
+            os.kill(pid, signal.SIGCONT)  # it ends well, and nobody notes that: Snakemake has its output made again
         while working_in(killed):
             time.sleep(0.05)
     finally:

@@ -1,12 +1,14 @@
 """What runs again after a change, and what is refused."""
 
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from tests.workflow.conftest import SUPPORT_ONLY, WITH_DATA, Run, planned, toy_config, toy_with, write_config
+from tests.workflow.same_results import differences, results
 
 from oneshui.files import sha256_file
 
@@ -35,6 +37,20 @@ def test_table_has_every_row_and_its_differences(finished: Path) -> None:
 
 def test_second_run_does_nothing(snakemake: Run, copied: Path) -> None:
     assert planned(copied, toy_config()) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_jobs_that_are_forks_make_what_jobs_make_by_themselves(
+    snakemake: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = "results/metrics/toy/n3/seed0/pretrain/metaunlearn.parquet"
+    config = str(write_config(tmp_path, toy_config()))
+    monkeypatch.setenv("ONESHUI_FORK", "0")
+    snakemake("--configfile", config, "--", target)
+    for base, kind in ((finished, "as a fork"), (tmp_path, "by itself")):
+        logs = [path.read_text().splitlines()[-1] for path in (base / "results/logs").rglob("*.log")]
+        assert len(logs) > 10 and all(f" s {kind}, " in line for line in logs), logs
+    assert set(differences(finished, tmp_path)) == results(finished).keys() - results(tmp_path).keys()
 
 
 def test_table_option_reruns_tables_and_their_figures_only(snakemake: Run, copied: Path) -> None:

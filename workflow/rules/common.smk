@@ -15,6 +15,7 @@ from oneshui.config import QUERIES, changed_keys, index_options, raw_path
 from oneshui.data.layouts import annotation_files
 from oneshui.errors import ConfigError
 from oneshui.files import read_header, spec_hash
+from oneshui.forks import start_server
 from oneshui.inputs import Results, Runs, methods_that_keep, methods_that_need
 from oneshui.planning.annotations import tracked_spec
 from oneshui.planning.checks import check, refuse_braces, refuse_unwritable

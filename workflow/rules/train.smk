@@ -27,8 +27,6 @@ rule train_pretrain:
         model=protected("results/models/{dataset}/seed{seed}/pretrain.safetensors"),
     log:
         "results/logs/train_pretrain/{dataset}/seed{seed}.log",
-    benchmark:
-        "results/benchmarks/train_pretrain/{dataset}/seed{seed}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: THREADS
@@ -48,8 +46,6 @@ use rule train_pretrain as train_retrain with:
         model=protected("results/models/{dataset}/n{n}/seed{seed}/retrain.safetensors"),
     log:
         "results/logs/train_retrain/{dataset}/n{n}/seed{seed}.log",
-    benchmark:
-        "results/benchmarks/train_retrain/{dataset}/n{n}/seed{seed}.tsv"
     params:
         spec=training_spec("retrain"),
         model="retrain",
@@ -60,8 +56,6 @@ use rule train_retrain as train_ceiling with:
         model=protected("results/models/{dataset}/n{n}/seed{seed}/ceiling.safetensors"),
     log:
         "results/logs/train_ceiling/{dataset}/n{n}/seed{seed}.log",
-    benchmark:
-        "results/benchmarks/train_ceiling/{dataset}/n{n}/seed{seed}.tsv"
     params:
         spec=training_spec("ceiling"),
         model="ceiling",
@@ -74,8 +68,6 @@ use rule train_pretrain as train_fold with:
         ),
     log:
         "results/logs/train_fold/{dataset}/seed{seed}/{fold}of{folds}.log",
-    benchmark:
-        "results/benchmarks/train_fold/{dataset}/seed{seed}/{fold}of{folds}.tsv"
     params:
         spec=training_spec("fold{fold}of{folds}"),
         model="fold{fold}of{folds}",

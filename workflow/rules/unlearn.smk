@@ -13,8 +13,6 @@ rule precompute_artefact:
         artefact="results/artefacts/{dataset}/n{n}/seed{seed}/{origin}/{method}.safetensors",
     log:
         "results/logs/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
-    benchmark:
-        "results/benchmarks/precompute_artefact/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_that_keep(config, every_n=False)),
         origin="pretrain|retrain",
@@ -38,8 +36,6 @@ use rule precompute_artefact as precompute_for_every_n with:
         artefact="results/artefacts/{dataset}/seed{seed}/{origin}/{method}.safetensors",
     log:
         "results/logs/precompute_for_every_n/{dataset}/seed{seed}/{origin}/{method}.log",
-    benchmark:
-        "results/benchmarks/precompute_for_every_n/{dataset}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_that_keep(config, every_n=True)),
         origin="pretrain",
@@ -56,8 +52,6 @@ rule unlearn:
         ),
     log:
         "results/logs/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
-    benchmark:
-        "results/benchmarks/unlearn/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_that_need(config, "artefact", "nothing")),
     conda:
@@ -85,8 +79,6 @@ rule unlearn_with_data:
         ),
     log:
         "results/logs/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.log",
-    benchmark:
-        "results/benchmarks/unlearn_with_data/{dataset}/n{n}/seed{seed}/{origin}/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_that_need(config, "data")),
         origin="pretrain|retrain",

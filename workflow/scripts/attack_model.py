@@ -1,6 +1,9 @@
-from oneshui.job import running
-from oneshui.methods import reference_of
-from oneshui.stages.attack_model import AttackFiles, attack_model
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.methods import reference_of
+    from oneshui.stages.attack_model import AttackFiles, attack_model
 
 with running(snakemake) as job:
     paired = None

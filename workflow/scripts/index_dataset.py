@@ -1,7 +1,10 @@
-from pathlib import Path
+from oneshui.forks import quick_start
 
-from oneshui.job import running
-from oneshui.stages.index_dataset import index_dataset
+with quick_start():
+    from pathlib import Path
+
+    from oneshui.job import running
+    from oneshui.stages.index_dataset import index_dataset
 
 with running(snakemake) as job:
     index_dataset(

@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.make_faces_figure import make_faces_figure
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.make_faces_figure import make_faces_figure
 
 with running(snakemake) as job:
     make_faces_figure(

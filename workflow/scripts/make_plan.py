@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.make_plan import make_plan
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.make_plan import make_plan
 
 with running(snakemake) as job:
     make_plan(

@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.make_table import make_table
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.make_table import make_table
 
 with running(snakemake) as job:
     make_table(

@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.measure_identities import measure_identities
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.measure_identities import measure_identities
 
 with running(snakemake) as job:
     measure_identities(

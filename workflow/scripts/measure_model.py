@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.measure_model import measure_model
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.measure_model import measure_model
 
 with running(snakemake) as job:
     measure_model(

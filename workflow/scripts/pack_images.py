@@ -1,7 +1,10 @@
-from pathlib import Path
+from oneshui.forks import quick_start
 
-from oneshui.job import running
-from oneshui.stages.pack_images import pack_images
+with quick_start():
+    from pathlib import Path
+
+    from oneshui.job import running
+    from oneshui.stages.pack_images import pack_images
 
 with running(snakemake) as job:
     pack_images(

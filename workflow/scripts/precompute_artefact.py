@@ -1,10 +1,10 @@
-from oneshui.config import method_spec
-from oneshui.job import running
-from oneshui.leases import lease_gpu
-from oneshui.startup import quick_imports
+from oneshui.forks import quick_start
 
-with quick_imports():
+with quick_start():
+    from oneshui.config import method_spec
     from oneshui.devices import choose_device
+    from oneshui.job import running
+    from oneshui.leases import lease_gpu
     from oneshui.stages.precompute_artefact import precompute_artefact
 
 with running(snakemake) as job:

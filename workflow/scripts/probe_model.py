@@ -1,5 +1,8 @@
-from oneshui.job import running
-from oneshui.stages.probe_model import probe_model
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.job import running
+    from oneshui.stages.probe_model import probe_model
 
 with running(snakemake) as job:
     probe_model(

@@ -1,9 +1,9 @@
-from oneshui.job import running
-from oneshui.leases import lease_gpu
-from oneshui.startup import quick_imports
+from oneshui.forks import quick_start
 
-with quick_imports():
+with quick_start():
     from oneshui.devices import choose_device
+    from oneshui.job import running
+    from oneshui.leases import lease_gpu
     from oneshui.stages.try_hyperparameters import try_hyperparameters
 
 with running(snakemake) as job:

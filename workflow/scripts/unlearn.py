@@ -1,7 +1,10 @@
-from oneshui.config import training_data_paths
-from oneshui.job import running
-from oneshui.leases import lease_gpu
-from oneshui.stages.unlearn import unlearn
+from oneshui.forks import quick_start
+
+with quick_start():
+    from oneshui.config import training_data_paths
+    from oneshui.job import running
+    from oneshui.leases import lease_gpu
+    from oneshui.stages.unlearn import unlearn
 
 with running(snakemake) as job:
     lease_gpu(job.gpus, jobs_per_gpu=job.config["jobs_per_gpu"])

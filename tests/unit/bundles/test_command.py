@@ -129,7 +129,9 @@ def test_what_only_the_workflow_needs_is_no_dependency_of_the_package() -> None:
         return {re.split(r"[^a-z0-9_-]", entry.lower())[0] for entry in entries}
 
     extra = names(project["optional-dependencies"]["workflow"])
-    assert extra == {"snakemake", "matplotlib", "jinja2", "scikit-learn", "vl-convert-python"}
+    assert extra == {
+        "snakemake", "setproctitle", "threadpoolctl", "matplotlib", "jinja2", "scikit-learn", "vl-convert-python",
+    }  # fmt: skip
     assert not extra & names(project["dependencies"])
 
 
