@@ -22,7 +22,8 @@ report: "workflow/report/workflow.rst"
 # each timer looks at all of them every second: after some hundred jobs that takes a core. Local jobs need no limit.
 onstart:
     if workflow.local_exec:
-        start_server()
+        if workflow.is_main_process:
+            start_server()
         if hasattr(workflow.scheduler, "job_rate_limiter"):
             workflow.scheduler.job_rate_limiter = None
 

@@ -1,152 +1,180 @@
 """The process that imports once and forks for every job that asks (`oneshui.forks`).
 
-It never reads data and never touches a GPU: its forks inherit code and nothing else. It imports only what lies in the
-Python environment and in oneshui, as ``python -I`` does, never a module of the user's.
+It never reads data and never touches a GPU: its forks inherit code and nothing else. It imports only oneshui, what
+oneshui needs and Snakemake, never a module of the user's.
+
+Who asks must be the same user and send a descriptor of the folder in which Snakemake runs. An isolated process
+(`oneshui.isolation`) cannot open it, so it cannot get a process that is not isolated.
 """
 
+import atexit
 import contextlib
 import ctypes
-import hashlib
+import fcntl
+import functools
 import importlib
-import multiprocessing
+import importlib.machinery
+import json
 import os
 import runpy
-import secrets
 import selectors
-import shutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from multiprocessing.process import BaseProcess
-from typing import Any
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 from threadpoolctl import threadpool_limits
 
-from oneshui.forks import SIGNALS, become_fork, origin, receive, send
+from oneshui.forks import SIGNALS, become_fork
 from oneshui.startup import quick_imports
 
 #: packages from which the server imports; what else a fork needs it imports itself
 _IMPORTS = ("oneshui", "snakemake")
-_GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
-#: seconds for a job to say what it wants
-_PATIENCE = 10
-_SECRET_BYTES, _FILES = 32, 3
+_GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/dxg")
+#: what a job sends: standard input, output and error, the folder, the request
+_DESCRIPTORS = 5
 _PR_SET_PDEATHSIG = 1  # prctl.h
 
 
-def main(listener: str, secret_hash: str, folder: str) -> None:
+def main(listener: str, folder: str) -> None:
     """Serve until standard input ends and the last fork has ended.
 
     Args:
         listener: descriptor of a socket that listens.
-        secret_hash: SHA-256 of what a job must know.
-        folder: of the socket, which is removed at the end.
+        folder: that a job must have opened.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # they are for Snakemake and the jobs
-    try:
-        _Server(socket.socket(fileno=int(listener)), secret_hash).serve()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    # they are for Snakemake and the jobs; a fork that is just beginning keeps them until it can obey them
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _Server(socket.socket(fileno=int(listener)), os.stat(folder)).serve()
     os._exit(0)  # to take torch apart lasts half a second
 
 
+@dataclass
+class _Job:
+    """A job whose fork runs: the fork's number and a descriptor of it, and the connection to the job."""
+
+    pid: int
+    process: int
+    connection: socket.socket
+
+
 class _Server:
-    def __init__(self, listener: socket.socket, secret_hash: str) -> None:
-        self._listener, self._secret_hash = listener, secret_hash
-        self._events = selectors.DefaultSelector()
-        self._jobs: dict[BaseProcess, socket.socket] = {}
+    def __init__(self, listener: socket.socket, folder: os.stat_result) -> None:
+        self._listener, self._folder = listener, folder
+        self._pid, self._events = os.getpid(), selectors.DefaultSelector()
+        self._connections: set[socket.socket] = set()
+        self._jobs: list[_Job] = []
 
     def serve(self) -> None:
-        self._events.register(0, selectors.EVENT_READ)
-        self._events.register(self._listener, selectors.EVENT_READ)
+        self._watch(0, self._retire)
+        self._watch(self._listener, self._accept)
         while self._events.get_map():
-            for key, _ in self._events.select():
-                if key.fileobj == 0:  # Snakemake has died
-                    self._events.unregister(0)
-                    self._events.unregister(self._listener)
-                    self._listener.close()
-                    break
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif isinstance(key.fileobj, socket.socket):  # a job has died
-                    self._events.unregister(key.fileobj)
-                    key.data.kill()
-                else:
-                    self._end(key.data)
-                    break  # its connection may be among these events, too
+            # one at a time, because it may end others; what is left comes again
+            (key, _), *_ = self._events.select()
+            key.data()
+
+    def _watch(self, what: int | socket.socket, then: Callable[[], None]) -> None:
+        self._events.register(what, selectors.EVENT_READ, then)
+
+    def _retire(self) -> None:
+        """Take no more jobs: Snakemake has died."""
+        self._events.unregister(0)
+        self._events.unregister(self._listener)
+        self._listener.close()
 
     def _accept(self) -> None:
-        """Fork for a job, or close the connection, after which it runs by itself."""
-        try:
+        with contextlib.suppress(OSError):  # it has died already
             connection, _ = self._listener.accept()
-        except OSError:  # it has died already
-            return
-        connection.settimeout(_PATIENCE)
-        files: list[int] = []
+            connection.setblocking(False)
+            self._connections.add(connection)
+            self._watch(connection, functools.partial(self._answer, connection))
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Fork for a job, or close the connection, after which it runs by itself."""
+        self._events.unregister(connection)
+        descriptors: list[int] = []
         try:
-            secret, files, _, _ = socket.recv_fds(connection, _SECRET_BYTES, _FILES)
-            wanted = receive(connection) if self._knows(secret) else None
-            del secret
-            if wanted is not None and len(files) == _FILES and _can_serve(wanted):
-                self._fork(connection, wanted, files)
-            else:
-                connection.close()
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
+            *files, folder, request = descriptors
+            if self._may_ask(connection, folder):
+                with open(os.dup(request), encoding="utf-8") as stream:
+                    stream.seek(0)
+                    wanted = json.load(stream)
+                if _can_serve(wanted) and not _has_gone(connection):
+                    self._fork(connection, wanted, files, (folder, request))
+                    return
         except (OSError, ValueError, KeyError, TypeError):
-            connection.close()
+            pass
         finally:
-            for file in files:
-                os.close(file)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._connections.discard(connection)
+        connection.close()
 
-    def _knows(self, secret: bytes) -> bool:
-        return secrets.compare_digest(hashlib.sha256(secret).hexdigest(), self._secret_hash)
+    def _may_ask(self, connection: socket.socket, folder: int) -> bool:
+        """Tell whether a job is the user's and not isolated. O_PATH opens what is refused, so it proves nothing."""
+        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        opened = os.path.samestat(os.fstat(folder), self._folder) and not fcntl.fcntl(folder, fcntl.F_GETFL) & os.O_PATH
+        return user == os.getuid() and opened
 
-    def _fork(self, connection: socket.socket, wanted: Mapping[str, Any], files: Sequence[int]) -> None:
-        child = multiprocessing.get_context("fork").Process(target=self._become, args=(connection, wanted, files))
-        child.start()
-        connection.settimeout(None)
-        self._jobs[child] = connection
-        self._events.register(connection, selectors.EVENT_READ, child)
-        self._events.register(child.sentinel, selectors.EVENT_READ, child)
-        with contextlib.suppress(OSError):  # a job that has died is met in the loop
-            send(connection, {"pid": child.pid})
+    def _fork(
+        self, connection: socket.socket, wanted: Mapping[str, Any], files: Sequence[int], others: Sequence[int]
+    ) -> None:
+        pid = os.fork()
+        if not pid:
+            _end_with(functools.partial(self._become, wanted, files, others))
+        if wanted["group"] is not None:
+            with contextlib.suppress(OSError):  # one of another session, or the fork has ended
+                os.setpgid(pid, wanted["group"])
+        job = _Job(pid, os.pidfd_open(pid), connection)
+        self._jobs.append(job)
+        connection.setblocking(True)
+        self._watch(connection, functools.partial(self._kill, job))
+        self._watch(job.process, functools.partial(self._end, job))
+        with contextlib.suppress(OSError):  # a job that has died is met later
+            connection.send(str(pid).encode())
 
-    def _end(self, child: BaseProcess) -> None:
+    def _kill(self, job: _Job) -> None:
+        """Have a fork follow its job, which has died."""
+        self._events.unregister(job.connection)
+        signal.pidfd_send_signal(job.process, signal.SIGKILL)
+
+    def _end(self, job: _Job) -> None:
         """Tell a job how its fork ended."""
-        self._events.unregister(child.sentinel)
-        child.join()
-        connection = self._jobs.pop(child)
+        _, status = os.waitpid(job.pid, 0)
+        self._events.unregister(job.process)
+        os.close(job.process)
         with contextlib.suppress(KeyError):
-            self._events.unregister(connection)
-        with connection, contextlib.suppress(OSError):
-            send(connection, {"status": child.exitcode})
-        child.close()
+            self._events.unregister(job.connection)
+        with job.connection, contextlib.suppress(OSError):
+            job.connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+        self._jobs.remove(job)
+        self._connections.discard(job.connection)
 
     # --- in a fork ---------------------------------------------------------------------------------------------------
 
-    def _become(self, connection: socket.socket, wanted: Mapping[str, Any], files: Sequence[int]) -> None:
-        """Run what a job wants, with what it has."""
+    def _become(self, wanted: Mapping[str, Any], files: Sequence[int], others: Sequence[int]) -> None:
+        """Run what a job wants, with what it has. Signals come last, so that they find their handlers."""
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        parent = multiprocessing.parent_process()
-        if parent is None or os.getppid() != parent.pid:  # it died before that
+        if os.getppid() != self._pid:  # it died before that
             os._exit(1)
-        for each in SIGNALS:
-            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
         self._events.close()
-        for of_server in (self._listener, connection, *self._jobs.values()):
-            of_server.close()
+        for each in (self._listener, *self._connections):
+            each.close()
+        for descriptor in (*others, *(job.process for job in self._jobs)):
+            os.close(descriptor)
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         if wanted["group"] is None:
             os.setsid()
-        else:
-            with contextlib.suppress(OSError):  # a group of another session
-                os.setpgid(0, wanted["group"])
         setproctitle(wanted["title"])  # for ps, top and nvidia-smi; it needs the environment that Python began with
         os.chdir(wanted["folder"])
         os.environ.clear()
@@ -154,29 +182,62 @@ class _Server:
         if wanted["path"] is not None:
             sys.path[:] = wanted["path"]
         tempfile.tempdir = None  # an import may have asked for it
-        _set_blas_threads()
         become_fork()
-        _call(wanted["function"], wanted["arguments"])
+        for signal_ in SIGNALS:
+            default = signal.default_int_handler if signal_ == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signal_, signal.SIG_IGN if signal_ in wanted["ignored"] else default)  # nohup
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        module, _, name = wanted["function"].partition(":")
+        getattr(importlib.import_module(module), name)(*wanted["arguments"])
 
 
 def run_script(*argv: str) -> None:
     """Run a script with its command line, in this fork."""
     sys.argv[:] = argv
+    set_threads()
     runpy.run_path(argv[0], run_name="__main__")
+
+
+def set_threads() -> None:
+    """Give libraries that are loaded already the number of threads that they read from the environment when loaded.
+
+    They may start them at once: an isolated process restricts itself before.
+    """
+    with contextlib.suppress(ValueError):
+        threadpool_limits(int(os.environ.get("OMP_NUM_THREADS", "")))
 
 
 def _can_serve(wanted: Mapping[str, Any]) -> bool:
     """Import what a job needs; tell whether a fork has what the job itself would have."""
-    if wanted["prefix"] != sys.prefix or any(origin(name) != place for name, place in wanted["origins"].items()):
+    if wanted["prefix"] != sys.prefix:
         return False
     try:
         with quick_imports():
             for name in wanted["imports"]:
                 if name.partition(".")[0] in _IMPORTS:
                     importlib.import_module(name)
-    except Exception:  # the job meets it, too, and says it in its log
+    except (Exception, SystemExit):  # the job meets it, too, and says it in its log
         return False
-    return not _gpu_is_open()
+    return not _gpu_is_open() and (wanted["path"] is None or not _other_packages(wanted["path"]))
+
+
+def _other_packages(path: Sequence[str]) -> list[str]:
+    """Return packages that were imported here and that a job finds elsewhere."""
+    others = []
+    for name in {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names - {"__main__"}:
+        ours = getattr(sys.modules.get(name), "__spec__", None)
+        theirs = importlib.machinery.PathFinder.find_spec(name, list(path))
+        if ours and theirs and ours.origin != theirs.origin:
+            others.append(name)
+    return others
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    """Tell whether a job has died, or waits no longer."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 def _gpu_is_open() -> bool:
@@ -188,12 +249,28 @@ def _gpu_is_open() -> bool:
     return False
 
 
-def _set_blas_threads() -> None:
-    """Give libraries that are loaded already the number of threads that they read from the environment when loaded."""
-    with contextlib.suppress(ValueError):
-        threadpool_limits(int(os.environ.get("OMP_NUM_THREADS", "")))
-
-
-def _call(function: str, arguments: Sequence[str]) -> None:
-    module, _, name = function.partition(":")
-    getattr(importlib.import_module(module), name)(*arguments)
+def _end_with(function: Callable[[], None]) -> NoReturn:
+    """Call a function and end this process as Python ends after a script, but without taking torch apart."""
+    status = 0
+    try:
+        function()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace and trace.tb_next and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
+            trace = trace.tb_next  # as if the script had been started by itself
+        traceback.print_exception(type(error), error, trace)
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    # these two as multiprocessing does in its forks
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)

@@ -1,11 +1,11 @@
 """The discard line, enforced: running a function in a process that can open its declared files and nothing else.
 
 The function runs in a child process that restricts itself before any code but Python's, oneshui's and landlock's has
-run; or in a fork of a process that has imported more, torch among it, and never opened data (`oneshui.forkserver`). On
-Linux 5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or by a program
-that the child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it covers only
-what Python itself opens, and the log says so. Files are closed, not sockets: a process that already runs outside could
-hand something in.
+run. Where jobs are forks (`oneshui.forkserver`), it is a fork of a process that has imported torch, too, and that never
+opens data. On Linux 5.13 and later Landlock does it: the kernel refuses every other open, whether by Python, by C++ or
+by a program that the child starts, and nothing the child does can lift it. Elsewhere a Python audit hook refuses; it
+covers only what Python itself opens, and the log says so. Files are closed, not sockets: a process that already runs
+outside could hand something in.
 
 The child writes into a private folder, and the parent moves the one result into place: results of other methods are as
 closed as the training data.
@@ -33,7 +33,7 @@ from typing import IO, Any
 from oneshui import errors
 from oneshui.errors import ConfigError, IsolationError, OneShuiError
 from oneshui.folders import own_folder
-from oneshui.forks import Fork, fork, without_server
+from oneshui.forks import Fork, fork, is_fork, without_server
 from oneshui.log import log_to, logger
 from oneshui.startup import quick_imports
 
@@ -100,7 +100,7 @@ def _plain(path: Path) -> bool:
 def _run_child(call: Mapping[str, Any], private: Path) -> int:
     """Run the child to its end, pass its output on to the log, and return its exit status."""
     (its_input, ours), (output, its_output) = os.pipe(), os.pipe()
-    with open(output, encoding="utf-8", errors="replace") as lines:
+    with open(output, encoding="utf-8", errors="replace") as lines, open(ours, "w", encoding="utf-8") as stream:
         try:
             child = _start_child(call["function"], (its_input, its_output, its_output), private)
         finally:
@@ -109,25 +109,30 @@ def _run_child(call: Mapping[str, Any], private: Path) -> int:
         reader = threading.Thread(target=_pass_on, args=(lines,), daemon=True)
         reader.start()
         try:
-            with contextlib.suppress(BrokenPipeError), open(ours, "w", encoding="utf-8") as stream:
+            with contextlib.suppress(BrokenPipeError):
                 json.dump(call, stream)
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
             return child.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # whatever it has started, and itself if we were interrupted
+                os.killpg(child.pid, signal.SIGKILL)  # whatever it has started
+            child.kill()  # itself, if we were interrupted
             child.wait()
             reader.join()
 
 
 def _start_child(function: str, files: tuple[int, int, int], private: Path) -> "subprocess.Popen[bytes] | Fork":
-    """Start a session of its own that runs ``main`` of this module."""
+    """Start a process that runs ``main`` of this module in a session of its own."""
     environment = without_server({**os.environ, **dict.fromkeys(_CACHES, str(private))})
-    # the audit hook must come before modules that start programs
-    forked = landlock_version() and fork(
-        "oneshui.isolation:main", (), imports=[function.partition(":")[0]], files=files, environment=environment
-    )
+    if landlock_version():  # the audit hook must come before modules that start programs
+        child = fork(
+            "oneshui.isolation:main", (), imports=[function.partition(":")[0]], files=files, environment=environment
+        )
+        if child is not None:
+            return child
     own = str(Path(__file__).resolve().parents[1])
-    return forked or subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-I", "-c", _CHILD, own], stdin=files[0], stdout=files[1], stderr=files[2], env=environment,
         start_new_session=True,
     )  # fmt: skip
@@ -185,6 +190,10 @@ def main() -> None:
             sys.path += [path for path in call["path"] if path not in sys.path]
             sys.meta_path.insert(0, found)
             module_name, _, name = call["function"].partition(":")
+            if is_fork():
+                from oneshui.forkserver import set_threads
+
+                set_threads()
             with quick_imports():
                 function = getattr(importlib.import_module(module_name), name)
             function(**call["arguments"], output_path=call["output"], isolation=held)

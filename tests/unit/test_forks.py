@@ -1,8 +1,10 @@
 """A server that forks for jobs: each test starts one in a process of its own, as Snakemake does."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from oneshui import forkserver
 
@@ -18,14 +21,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 ASKS = "from oneshui.forks import quick_start\nwith quick_start():\n    from oneshui.errors import DataError\n"
 #: what a job that runs by itself and one in a fork must have in common
 TELLS = """
-import json, multiprocessing, os, signal, sys, tempfile
+import json, os, signal, sys, tempfile
+from oneshui.forks import is_fork
 told = {
     "argv": sys.argv, "folder": os.getcwd(), "file": __file__, "name": __name__, "environment": dict(os.environ),
     "path": sys.path, "group": os.getpgrp(), "input": sys.stdin.read(), "modules": "oneshui.errors" in sys.modules,
     "signals": [str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)],
-    "temporary": tempfile.gettempdir(), "open": sorted(os.listdir("/proc/self/fd")),
+    "temporary": tempfile.gettempdir(), "hash": hash("a text"),
+    "flags": [sys.flags.isolated, sys.flags.ignore_environment],
 }
-print(json.dumps({**told, "server": os.getppid() if multiprocessing.parent_process() else None}))
+print(json.dumps({**told, "server": os.getppid() if is_fork() else None}))
 print("to stderr", file=sys.stderr)
 sys.exit(int(sys.argv[1]))
 """
@@ -71,7 +76,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """For tests that leave it alive."""
-    started = Server()
+    started = Server(PYTHONHASHSEED="7")
     assert started.address
     yield started
     started.close()
@@ -110,7 +115,7 @@ def test_a_job_in_a_fork_has_what_it_has_by_itself(server: Server, tmp_path: Pat
     told = json.loads(alone.stdout)
     assert told.pop("server") is None
     for each in (told, forked):
-        del each["environment"]["ONESHUI_FORKSERVER"], each["open"]
+        del each["environment"]["ONESHUI_FORKSERVER"]
     assert (code, complained, forked) == (alone.returncode, alone.stderr, told)
 
 
@@ -138,6 +143,11 @@ for each in os.listdir("/proc/self/fd"):
     assert first.returncode == 0
 
 
+def passes_on(pid: int, number: int) -> bool:
+    (caught,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_to_the_job_reaches_its_fork(server: Server, tmp_path: Path, number: signal.Signals) -> None:
     text = f"""
@@ -151,6 +161,7 @@ time.sleep(60)
 """
     job = server.start(script_at(tmp_path, text))
     assert job.stdout is not None and job.stdout.readline() == "ready\n"
+    assert eventually(lambda: passes_on(job.pid, number))
     job.send_signal(number)
     assert job.communicate(timeout=20)[0] == "handled\n" and job.returncode == 7
 
@@ -162,6 +173,50 @@ def sleeping(server: Server, folder: Path) -> tuple[subprocess.Popen[str], int]:
     job = server.start(script_at(folder, SLEEPS))
     assert job.stdout is not None
     return job, int(job.stdout.readline())
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["in the session of the server", "in another"])
+def test_a_ctrl_c_in_the_terminal_reaches_a_fork_once(server: Server, tmp_path: Path, session: bool) -> None:
+    text = """
+import os, signal, sys, time
+count = []
+signal.signal(signal.SIGINT, lambda *_: count.append(1))
+print("ready", flush=True)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    time.sleep(0.05)
+print(len(count))
+"""
+    shell = subprocess.Popen(  # in a group of its own, which gets what the terminal sends
+        ["bash", "-c", f"trap : INT; {sys.executable} {script_at(tmp_path, text)}; exit 0"], stdout=subprocess.PIPE,
+        text=True, env=server.environment, start_new_session=session, process_group=None if session else 0,
+    )  # fmt: skip
+    assert shell.stdout is not None and shell.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    os.killpg(shell.pid, signal.SIGINT)
+    assert shell.communicate(timeout=20)[0] == "1\n"
+
+
+def test_a_fork_ignores_what_its_job_ignores(server: Server, tmp_path: Path) -> None:
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('still here')"
+    script = script_at(tmp_path, text)
+    job = subprocess.run(["nohup", sys.executable, str(script)], env=server.environment, capture_output=True, text=True)
+    assert (job.returncode, job.stdout) == (0, "still here\n")
+
+
+def test_a_job_does_not_wait_for_what_its_fork_leaves_behind(server: Server, tmp_path: Path) -> None:
+    text = "import os, time\nif not os.fork():\n    os.close(1)\n    os.close(2)\n    time.sleep(30)\nos._exit(4)"
+    start = time.monotonic()
+    assert server.run(script_at(tmp_path, text))[0] == 4 and time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    "end", ["raise ValueError('what is wrong')", "raise SystemExit('a text')", "raise KeyboardInterrupt", "sys.exit()"]
+)
+def test_a_job_in_a_fork_ends_as_it_ends_by_itself(server: Server, tmp_path: Path, end: str) -> None:
+    script = script_at(tmp_path, f"import atexit, sys\natexit.register(print, 'at the end')\n{end}\n")
+    alone = server.run(script, ONESHUI_FORKSERVER="")
+    assert server.run(script) == alone and "at the end" in alone[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -196,7 +251,7 @@ def test_a_server_that_is_killed_takes_its_forks_along_and_later_jobs_run_by_the
 
 def test_a_server_outlives_its_starter_until_the_last_fork_has_ended(tmp_path: Path) -> None:
     server = Server()
-    pid, folder = server.pid, Path(server.address.partition(":")[2]).parent
+    pid = server.pid
     job = server.start(script_at(tmp_path, "print('ready', flush=True)\ninput()\nprint('done')"))
     assert job.stdout is not None and job.stdout.readline() == "ready\n"
     server.starter.kill()
@@ -204,7 +259,7 @@ def test_a_server_outlives_its_starter_until_the_last_fork_has_ended(tmp_path: P
     time.sleep(0.2)
     assert alive(pid)
     assert job.communicate("\n", timeout=20)[0] == "done\n" and job.returncode == 0
-    assert eventually(lambda: not alive(pid)) and not folder.exists()
+    assert eventually(lambda: not alive(pid))
 
 
 def forked(server: Server, folder: Path, **variables: str) -> bool:
@@ -213,17 +268,37 @@ def forked(server: Server, folder: Path, **variables: str) -> bool:
     return json.loads(said)["server"] is not None
 
 
-def test_a_job_with_another_package_or_without_the_secret_runs_by_itself(server: Server, tmp_path: Path) -> None:
+def test_a_job_with_other_packages_runs_by_itself(server: Server, tmp_path: Path) -> None:
     assert forked(server, tmp_path)
     (tmp_path / "other").mkdir()
-    (tmp_path / "other/timm.py").write_text("")
+    (tmp_path / "other/setproctitle.py").write_text("")
     path = os.pathsep.join([str(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
     assert not forked(server, tmp_path, PYTHONPATH=path)
-    secret, _, place = server.address.partition(":")
-    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"{secret[::-1]}:{place}")
-    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"short:{place}")
-    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"{secret}:{tmp_path}/nowhere")
+    (tmp_path / "other/setproctitle.py").rename(tmp_path / "other/something_else.py")
+    assert forked(server, tmp_path, PYTHONPATH=path)
+
+
+def test_a_job_that_may_not_ask_or_asks_nobody_runs_by_itself(server: Server, tmp_path: Path) -> None:
+    name, _, folder = server.address.partition(":")
+    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"{name}:{tmp_path}")
+    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"{name}:{tmp_path}/nowhere")
+    assert not forked(server, tmp_path, ONESHUI_FORKSERVER=f"other{name}:{folder}")
     assert forked(server, tmp_path)
+
+
+def test_nobody_waits_for_a_job_that_says_nothing_or_nonsense(server: Server, tmp_path: Path) -> None:
+    name, _, folder = server.address.partition(":")
+    with contextlib.ExitStack() as stack:
+        silent, wrong = (stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(2))
+        silent.connect(f"\0{name}")
+        wrong.connect(f"\0{name}")
+        opened, request = os.open(folder, os.O_RDONLY), os.memfd_create("request")
+        os.write(request, b'{"prefix": "')
+        socket.send_fds(wrong, [b"\0"], [0, 1, 2, opened, request])
+        os.close(opened)
+        os.close(request)
+        assert wrong.recv(8) == b""
+        assert forked(server, tmp_path)
 
 
 def test_an_import_that_fails_is_told_by_the_job_itself(server: Server, tmp_path: Path) -> None:
@@ -254,3 +329,12 @@ def test_libraries_use_the_threads_of_the_job(server: Server, tmp_path: Path) ->
     for threads in ("1", "2"):
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         assert server.run(script, **variables)[1] == f"{{{threads}}}\n"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_forks_compute_on_a_gpu(server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    text = "import torch, os\nprint((torch.ones(3, device='cuda').sum().item(), os.getppid()))\n"
+    script.write_text(ASKS + "    from oneshui.stages.score_model import score_model\n" + text)
+    assert [server.run(script)[1] for _ in range(2)] == [f"(3.0, {server.pid})\n"] * 2

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from oneshui.errors import ArtefactError, ConfigError, DataError, IsolationError
-from oneshui.forks import start_server
+from oneshui.forks import fork, start_server
 from oneshui.isolation import AUDIT_HOOK, LANDLOCK, landlock_version, run_isolated
 
 needs_landlock = pytest.mark.skipif(not landlock_version(), reason="the kernel has no Landlock (Linux 5.13 or later)")
@@ -90,8 +90,14 @@ class Sandbox:
 
 @pytest.fixture(scope="module")
 def server() -> str:
-    """Where a server forks for isolated processes as it does in a run of Snakemake."""
-    start_server()
+    """Where a server forks for isolated processes as it does in a run of Snakemake, on two threads and after numpy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        start_server()
+        first = fork(
+            "oneshui.startup:silence_end", (), imports=["oneshui.devices"], files=(0, 1, 2), environment=os.environ
+        )
+    assert first is None or first.wait() == 0
     return os.environ.pop("ONESHUI_FORKSERVER", "")
 
 
@@ -134,22 +140,53 @@ def go(path, given, output_path, isolation):
 
 
 @needs_landlock
-def test_a_fork_is_one_and_cannot_ask_for_another(sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
+def test_a_fork_is_one_and_cannot_get_another(sandbox: Sandbox, request: pytest.FixtureRequest, server: str) -> None:
+    sandbox.given.write_text(server)
     sandbox.write("""
-import json, os, tempfile
+import json, os, socket, sys, tempfile
+
+def asks(name, folder, how):
+    wanted = {
+        "prefix": sys.prefix, "function": "os:getpid", "arguments": [], "imports": [], "folder": "/", "environment": {},
+        "path": None, "group": None, "ignored": [], "title": "",
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect("\\0" + name)
+        descriptor, message = os.open(folder, how), os.memfd_create("request")
+        os.write(message, json.dumps(wanted).encode())
+        socket.send_fds(connection, [b"."], [0, 1, 2, descriptor, message])
+        return connection.recv(32).decode()
+
 def go(path, given, output_path, isolation):
     with open(f"/proc/{os.getppid()}/cmdline") as file:
-        parent = file.read()
-    told = [
-        "forkserver" in parent, "ONESHUI_FORKSERVER" in os.environ, os.getsid(0) == os.getpid(), tempfile.gettempdir(),
-        os.path.dirname(output_path),
-    ]
+        told = ["forkserver" in file.read(), "ONESHUI_FORKSERVER" in os.environ, os.getsid(0) == os.getpid()]
+    told += [tempfile.gettempdir() == os.path.dirname(output_path)]
+    name, folder = open(given).read().split(":")
+    told += [asks(name, folder, os.O_PATH)]
+    try:
+        told += [asks(name, folder, os.O_RDONLY)]
+    except PermissionError:
+        told += ["refused"]
     with open(output_path, "w") as file:
         json.dump(told, file)
 """)
     sandbox.run()
-    forked, asks, leads, temporary, private = sandbox.answer()
-    assert forked == ("in a fork" in request.node.name) and not asks and leads and temporary == private
+    forked = "in a fork" in request.node.name
+    assert sandbox.answer() == [forked, False, True, True, "", "refused"]
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_libraries_have_the_threads_of_the_job(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, threads)
+    sandbox.write("""
+import json, numpy, threadpoolctl
+def go(path, given, output_path, isolation):
+    with open(output_path, "w") as file:
+        json.dump(sorted({each["num_threads"] for each in threadpoolctl.threadpool_info()}), file)
+""")
+    sandbox.run()
+    assert sandbox.answer() == [int(threads)]
 
 
 @needs_landlock

@@ -86,7 +86,11 @@ def _speeds(machine: Machine, datasets: Iterable[str]) -> list[str]:
         seconds |= {"Gram matrices": rate.gram_s}
         shown = ", ".join(f"{name} {1 / value:,.0f}" for name, value in seconds.items() if not math.isnan(value))
         notes.append(f"{rate.model} at {rate.px} px in {rate.precision}, images/s: {shown} ({rate.source})")
-    return [*notes, f"a job starts in {machine.job_s:.1f} s with torch, in {machine.light_job_s:.1f} s without"]
+    return [
+        *notes,
+        f"a job starts in {machine.job_s:.1f} s with torch, in {machine.light_job_s:.1f} s without, as on a cluster; "
+        "jobs on one machine are forks, which start in less",
+    ]
 
 
 def _limits(config: Mapping[str, Any], machine: Machine, runs: Mapping[Job, Sizes]) -> list[str]:
