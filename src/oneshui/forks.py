@@ -4,7 +4,7 @@ Torch takes seconds to import, often longer than a job works. So a Snakemake tha
 server (`oneshui.forkserver`). A job's script asks it for a fork, which runs the script with the files, folder,
 environment and process group of the job. The job waits and ends as its fork does; if one is killed, so is the other.
 Where there is no server, or it has imported other packages than the job would, a job runs by itself.
-``ONESHUI_FORK=0`` switches the server off. Linux only. Measured by ``benchmarks/fixed_costs.py``.
+``ONESHUI_FORK=0`` switches the server off. Linux 5.3 and later. Measured by ``benchmarks/fixed_costs.py``.
 """
 
 import atexit
@@ -42,7 +42,7 @@ _is_fork = False
 def start_server() -> None:
     """Start a server that ends with this process and the last of its own forks; jobs know of it by the environment."""
     os.environ.pop(_SERVER, None)
-    if sys.platform != "linux" or os.environ.get(_SWITCH) == "0":
+    if os.environ.get(_SWITCH) == "0" or not _has_process_descriptors():
         return
     name, folder = f"oneshui-{secrets.token_hex(16)}", os.getcwd()
     # no code of the user's, as in an isolated process: forks become such processes, too
@@ -57,6 +57,15 @@ def start_server() -> None:
         )  # fmt: skip
     os.environ[_SERVER] = f"{name}:{folder}"
     atexit.register(_let_go, server)
+
+
+def _has_process_descriptors() -> bool:
+    """Tell whether this is Linux 5.3 or later, where a process can be watched and killed by a descriptor."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _let_go(server: "subprocess.Popen[bytes]") -> None:

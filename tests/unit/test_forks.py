@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from oneshui import forkserver
+from oneshui.forks import start_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
@@ -313,6 +314,17 @@ def test_a_server_can_be_switched_off(tmp_path: Path) -> None:
     server = Server(ONESHUI_FORK="0", ONESHUI_FORKSERVER="left:over")
     assert server.address == "" and not forked(server, tmp_path)
     server.close()
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError(38, "Function not implemented")])
+def test_an_older_system_has_no_server(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(_: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", fails)
+    monkeypatch.setenv("ONESHUI_FORKSERVER", "left:over")
+    start_server()
+    assert "ONESHUI_FORKSERVER" not in os.environ
 
 
 def test_a_server_with_an_open_gpu_declines(monkeypatch: pytest.MonkeyPatch) -> None:
