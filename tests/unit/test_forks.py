@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,9 +89,9 @@ def script_at(folder: Path, text: str) -> Path:
     return path
 
 
-def eventually(holds: object) -> bool:
+def eventually(holds: Callable[[], bool]) -> bool:
     for _ in range(200):
-        if holds():  # type: ignore[operator]
+        if holds():
             return True
         time.sleep(0.05)
     return False
