@@ -134,7 +134,9 @@ class Fork:
                 signal.signal(number, self._pass_on)
         with contextlib.suppress(OSError):
             if os.getpgid(self.pid) == os.getpgrp():
-                os.setpgid(0, 0)  # the fork takes its place in the group: a Ctrl-C must not reach it twice
+                # the fork takes its place in the group: a Ctrl-C must not reach it twice. A group of its own in this
+                # session would get a hang-up once Snakemake is killed while the job is stopped
+                os.setsid()
         status = self.wait()
         if status < 0:
             with contextlib.suppress(OSError):  # SIGKILL has no handler
