@@ -67,7 +67,6 @@ def _gradients(model: nn.Module, images: Tensor, labels: Tensor, task: Task) -> 
 
 def main() -> None:
     """Answer one question on standard input: ``problems``, or the ``error`` of a network that is none for us."""
-    torch.set_num_threads(1)
     asked = json.load(sys.stdin)
     try:
         answer: dict[str, Any] = {"problems": problems_of(asked["training"], asked["methods"])}

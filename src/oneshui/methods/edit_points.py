@@ -9,6 +9,7 @@ family needs no line here.
 import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,15 +54,22 @@ def edit_points(model: nn.Module, images: Tensor, blocks: int) -> list[EditPoint
     Raises:
         ConfigError: the network has fewer blocks with such a layer.
     """
-    found: list[list[EditPoint]] = []
+    found: list[dict[str, _Sum]] = []
     model, images = copy.deepcopy(model).double(), images.double()  # some layers start with a scale of 1e-6
-    for block in reversed(blocks_of(model, images)):
-        points = _points_of(model, block, images)
-        if not points and not found:
+    names = blocks_of(model, images)
+    calls = _calls_of(model, names, images)
+    for block in reversed(names):
+        layers = _layers_of(model, block, calls[block])
+        if not layers and not found:
             break  # what the last block knows would stay
-        found = [points, *found] if points else found
+        found = [layers, *found] if layers else found
         if len(found) == blocks:
-            return [point for points in found for point in points]
+            sums = {name: behind for layers in found for name, behind in layers.items()}
+            positions = _positions_of(model, list(sums.values()), images)
+            return [
+                EditPoint(name, behind.value.module, behind.value.is_input, behind.scale, where)
+                for (name, behind), where in zip(sums.items(), positions, strict=True)
+            ]
     raise ConfigError(
         f"blocks = {blocks}, allowed: at most {len(found)}, of whose layers one gives what is only added to what "
         "follows. Lower blocks, or choose another network."
@@ -132,21 +140,46 @@ def _is_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _points_of(model: nn.Module, block: str, images: Tensor) -> list[EditPoint]:
-    """Return the edit points of one block: layers that see what another layer of it gave, not the block's input.
+@dataclass(frozen=True)
+class _Call:
+    """A module, and what it is called with."""
+
+    module: nn.Module
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def again(self) -> None:
+        """Run the module."""
+        positional, named = copy.deepcopy((self.positional, self.named))  # it may overwrite them
+        self.module(*positional, **named)
+
+
+def _calls_of(model: nn.Module, blocks: list[str], images: Tensor) -> dict[str, _Call]:
+    """Return what makes each block run as it does in the network."""
+    found: dict[str, list[_Call]] = {block: [] for block in blocks}
+    with torch.no_grad(), ExitStack() as hooks:
+        for block, calls in found.items():
+            hook = model.get_submodule(block).register_forward_pre_hook(
+                lambda *call, calls=calls: calls.append(_Call(call[0], *copy.deepcopy(call[1:]))), with_kwargs=True
+            )
+            hooks.callback(hook.remove)
+        model(images)
+    # one that runs more than once takes what it gave
+    return {block: calls[0] if len(calls) == 1 else _Call(model, (images,), {}) for block, calls in found.items()}
+
+
+def _layers_of(model: nn.Module, block: str, call: _Call) -> dict[str, "_Sum"]:
+    """Return the layers of one block that can be edited: they see what another layer of it gave, not the block's input.
 
     Their output is added to a shortcut, or is what the block gives, before its activation.
     """
-    inside = [name for name, _ in model.named_modules() if name == block or name.startswith(f"{block}.")]
-    trial = _Trial(model, [(name, is_input) for name in inside for is_input in (True, False)], images)
-    ran = dict.fromkeys(each.module for each in trial.plain)
-    found, inner = [], set[str]()
-    for name in ran:
+    trial = _Trial(model, block, call)
+    found, inner = dict[str, _Sum](), set[str]()
+    for name in dict.fromkeys(each.module for each in trial.plain):
         if _is_layer(model.get_submodule(name)):
             behind, reached = trial.behind(name)
-            if behind is not None and name in inner and (behind.has_shortcut or trial.ends(block, behind.value)):
-                positions = trial.positions_of(behind)
-                found.append(EditPoint(name, behind.value.module, behind.value.is_input, behind.scale, positions))
+            if behind is not None and name in inner and (behind.has_shortcut or trial.ends(behind.value)):
+                found[name] = behind
             inner |= reached
     return found
 
@@ -165,12 +198,14 @@ class _Trial:
 
     Args:
         model: in evaluation mode.
-        places: modules of the block, what they take (True) and give.
-        images: (B, 3, px, px).
+        block: its name.
+        call: makes it run.
     """
 
-    def __init__(self, model: nn.Module, places: list[tuple[str, bool]], images: Tensor) -> None:
-        self.model, self.places, self.images = model, places, images
+    def __init__(self, model: nn.Module, block: str, call: _Call) -> None:
+        self.model, self.block, self.call = model, block, call
+        inside = [name for name, _ in model.named_modules() if name == block or name.startswith(f"{block}.")]
+        self._places = [(name, is_input) for name in inside for is_input in (True, False)]
         self.plain = self._run()
 
     def behind(self, name: str) -> tuple[_Sum | None, set[str]]:
@@ -215,33 +250,11 @@ class _Trial:
                 last = _Sum(before, scale, has_shortcut)
         return last, reached
 
-    def ends(self, block: str, value: _Value) -> bool:
+    def ends(self, value: _Value) -> bool:
         """Whether a value is what the block gives, or what its last activation takes."""
         given = {each.module: each.value for each in self.plain if not each.is_input}
-        end, here = given[block], value.value if not value.is_input else given[value.module]
+        end, here = given[self.block], value.value if not value.is_input else given[value.module]
         return end.shape == here.shape and torch.equal(end, here)
-
-    def positions_of(self, behind: _Sum) -> Tensor:
-        """Return the positions of a sum on which the features depend."""
-        kept: list[Tensor] = []
-
-        def watch(tensor: Tensor) -> Tensor:
-            kept.append(tensor.detach().clone().requires_grad_())
-            return kept[-1].clone()  # what follows may overwrite it
-
-        value = behind.value
-        module = self.model.get_submodule(value.module)
-        if value.is_input:
-            handle = module.register_forward_pre_hook(lambda _, taken: (watch(taken[0]), *taken[1:]))
-        else:
-            handle = module.register_forward_hook(lambda _, __, given: watch(given))
-        with torch.enable_grad():
-            features, _ = features_and_logits(self.model, self.images)
-            # a plain sum is constant behind a layer norm
-            weights = torch.linspace(0.5, 1.5, features.shape[1], device=features.device)
-            (gradient,) = torch.autograd.grad((features * weights).sum(), kept[:1])
-        handle.remove()
-        return rows_of(gradient, len(behind.scale)).abs().sum((0, 2)).nonzero()[:, 0]
 
     def _run(self, name: str = "", change: Tensor | None = None, shape: torch.Size | None = None) -> list[_Value]:
         """Return what flows through the block, the output of a layer moved by ``change`` (P, C)."""
@@ -251,9 +264,33 @@ class _Trial:
                 maps = isinstance(layer, nn.Conv2d)
                 by = change.T.reshape(shape[1:]) if maps else change.reshape(shape[1:])
                 hooks.callback(layer.register_forward_hook(lambda _, __, given: given + by).remove)
-            values = hooks.enter_context(watched(self.model, self.places))
-            self.model(self.images)
+            values = hooks.enter_context(watched(self.model, self._places))
+            self.call.again()
         return [_Value(*each) for each in values]
+
+
+def _positions_of(model: nn.Module, sums: list[_Sum], images: Tensor) -> list[Tensor]:
+    """Return the positions of each sum on which the features depend."""
+    kept: dict[int, Tensor] = {}
+
+    def watch(i: int, tensor: Tensor) -> Tensor:
+        kept.setdefault(i, tensor)
+        return tensor.clone()  # what follows may overwrite it
+
+    with torch.enable_grad(), ExitStack() as hooks:
+        for i, value in enumerate(behind.value for behind in sums):
+            module = model.get_submodule(value.module)
+            if value.is_input:
+                hook = module.register_forward_pre_hook(lambda _, taken, i=i: (watch(i, taken[0]), *taken[1:]))
+            else:
+                hook = module.register_forward_hook(lambda _, __, given, i=i: watch(i, given))
+            hooks.callback(hook.remove)
+        features, _ = features_and_logits(model, images.clone().requires_grad_())
+        # a plain sum is constant behind a layer norm
+        weights = torch.linspace(0.5, 1.5, features.shape[1], device=features.device)
+        gradients = torch.autograd.grad((features * weights).sum(), [kept[i] for i in range(len(sums))])
+    found = [rows_of(gradient, len(behind.scale)) for gradient, behind in zip(gradients, sums, strict=True)]
+    return [gradient.abs().sum((0, 2)).nonzero()[:, 0] for gradient in found]
 
 
 def _answer(layer: nn.Module, z: Tensor) -> Tensor:
