@@ -21,7 +21,7 @@ TAG = "tf_efficientnet_lite0.in1k"
 def shrunk(name: str) -> dict[str, Any]:
     """A configuration with fewer people, one seed, one request size and the methods that are quick."""
     config: dict[str, Any] = copy.deepcopy(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
-    config["datasets"][name] |= {"identities": {"celeba_small": 60, "mufac_small": 120}[name]}
+    config["datasets"][name] |= {"identities": {"celeba_small": 30, "mufac_small": 60}[name]}
     config["training"][name] |= {"epochs": 5}
     table = config["tables"][name]
     table |= {"blocks": [{"dataset": name, "n": 5}], "methods": ["scrub", "jit"], "privacy": False}
