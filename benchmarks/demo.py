@@ -6,6 +6,7 @@ The cores' time is that of Snakemake and all jobs, as the operating system count
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -18,14 +19,15 @@ from benchmarks.measuring import describe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--targets", nargs="+", default=["all"], help="what is made of it")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", name,
                    "--workflow-profile", str(ROOT / "profiles/default"), "--cores", str(args.cores), "--configfile",
-                   str(ROOT / "config/demo.yaml"), "--", "all"]  # fmt: skip
+                   str(ROOT / "config/demo.yaml"), "--", *args.targets]  # fmt: skip
         wall, cpu, printed = timed(command, folder)
-        jobs = next(int(line.split()[1]) for line in printed.splitlines() if line.startswith("total"))
+        jobs = int(re.findall(r"^\[ *\d+/(\d+)\]", printed, re.MULTILINE)[-1])
         again, _, _ = timed(command, folder)
     print(f"{describe(torch.device('cpu'))}; once\n")
     print(

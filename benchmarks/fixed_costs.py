@@ -4,8 +4,8 @@
 
 A job is a Python process that imports what its script imports, by itself or in a fork (`oneshui.forks`). CPU seconds
 are those of the process and its fork (user and system), which depend little on what else is busy; wall seconds are what
-a user waits. Planning is ``snakemake
---dry-run`` of config/config.yaml (and of ten times as many seeds) in an empty folder, with empty raw folders. Medians.
+a user waits. Planning is ``snakemake --dry-run`` of config/config.yaml (and of ten times as many seeds) in an empty
+folder, with empty raw folders. Medians.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from benchmarks.gpu import FIRST_ON_A_GPU
 from benchmarks.measuring import describe
 
 from oneshui.data.layouts import annotation_files
@@ -34,15 +35,15 @@ JOBS = {
     "score a model": "from oneshui.stages.score_model import score_model",
     "serve a request": "from oneshui.stages.serve_request import serve_request",
 }
-ON_A_GPU = {"score a model, with a first number on the GPU": JOBS["score a model"]}
-_SCRIPT = """from oneshui.forks import quick_start
+ON_A_GPU = {FIRST_ON_A_GPU: JOBS["score a model"]}
+_SCRIPT = """from oneshui.forks import is_fork, quick_start
 with quick_start():
     {imports}
 import time
 if {gpu}:
     import torch
     torch.zeros(1, device="cuda").item()
-print(time.process_time())
+print(int(is_fork()), time.process_time())
 """
 
 
@@ -57,11 +58,13 @@ def timed(command: list[str], folder: Path) -> tuple[float, float, str]:
     return wall, cpu, done.stdout
 
 
-def start(script: Path) -> tuple[float, float]:
-    """Return wall and CPU seconds of a job that does nothing."""
+def start(script: Path, *, fork: bool) -> tuple[float, float]:
+    """Return wall and CPU seconds of a job that does nothing, and refuse one that did not start as it should."""
     wall, cpu, printed = timed([sys.executable, str(script)], script.parent)
-    forked = "ONESHUI_FORKSERVER" in os.environ
-    return wall, cpu + float(printed) if forked else cpu
+    forked, own = printed.splitlines()[-1].split()
+    if int(forked) != fork:
+        raise SystemExit(f"the job that runs {script.read_text()!r} was {'no' if fork else 'a'} fork")
+    return wall, cpu + float(own) if fork else cpu
 
 
 def dry_run(times: int, folder: Path) -> tuple[float, float, int]:
@@ -86,34 +89,34 @@ def dry_run(times: int, folder: Path) -> tuple[float, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", nargs="+", choices=[*JOBS, *ON_A_GPU], help="default: all that this machine can run")
+    parser.add_argument("--plans", type=int, default=3, help="dry runs of the paper's grid")
     parser.add_argument("--large", type=int, default=10, help="times the paper's grid, planned once; 0 leaves it out")
     args = parser.parse_args()
     print(f"{describe(torch.device('cpu'))}; Python {sys.version.split()[0]}; median of {args.rounds}\n")
     print("| what | by itself: wall, s | CPU, s | in a fork: wall, s | CPU, s |\n|---|---:|---:|---:|---:|")
-    jobs_of = JOBS | (ON_A_GPU if torch.cuda.is_available() else {})
+    chosen = args.jobs or [*JOBS, *(ON_A_GPU if torch.cuda.is_available() else {})]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for number, (job, imports) in enumerate(jobs_of.items()):
-            (folder / f"{number}.py").write_text(_SCRIPT.format(imports=imports, gpu=job in ON_A_GPU))
-        scripts = [folder / f"{number}.py" for number in range(len(jobs_of))]
         start_server()
         server = os.environ.pop("ONESHUI_FORKSERVER")
-        taken: list[list[tuple[float, float]]] = []
-        # each once unmeasured (compiled files, disk cache, the server's imports), then in turns: speed drifts
-        for _ in range(args.rounds + 1):
-            taken += [[start(script) for script in scripts]]
-            os.environ["ONESHUI_FORKSERVER"] = server
-            taken += [[start(script) for script in scripts]]
-            del os.environ["ONESHUI_FORKSERVER"]
-        for number, job in enumerate(jobs_of):
-            cells = [
-                statistics.median(each[number][i] for each in taken[2 + way :: 2]) for way in (0, 1) for i in (0, 1)
-            ]
-            print(f"| a job's start: {job} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
-        plans = [dry_run(1, folder) for _ in range(min(args.rounds, 3))]
-        wall, cpu = (statistics.median(plan[i] for plan in plans) for i in (0, 1))
-        print(f"| dry run of the paper's grid, {plans[0][2]:,} jobs | {wall:.1f} | {cpu:.1f} | | |", flush=True)
-        if args.large:
+        for number, job in enumerate(chosen):
+            script = folder / f"{number}.py"
+            script.write_text(_SCRIPT.format(imports=(JOBS | ON_A_GPU)[job], gpu=job in ON_A_GPU))
+            alone, forked = [], []
+            # each once unmeasured (compiled files, disk cache, the server's imports), then in turns: speed drifts
+            for _ in range(args.rounds + 1):
+                alone.append(start(script, fork=False))
+                os.environ["ONESHUI_FORKSERVER"] = server
+                forked.append(start(script, fork=True))
+                del os.environ["ONESHUI_FORKSERVER"]
+            cells = [statistics.median(column) for way in (alone, forked) for column in zip(*way[1:], strict=True)]
+            print(f"| a job's start: {job} | {' | '.join(f'{cell:.2f}' for cell in cells)} |", flush=True)
+        if args.plans:
+            plans = [dry_run(1, folder) for _ in range(args.plans)]
+            wall, cpu = (statistics.median(plan[i] for plan in plans) for i in (0, 1))
+            print(f"| dry run of the paper's grid, {plans[0][2]:,} jobs | {wall:.1f} | {cpu:.1f} | | |", flush=True)
+        if args.plans and args.large:
             wall, cpu, jobs = dry_run(args.large, folder)
             print(f"| the same with {args.large} times the seeds, {jobs:,} jobs | {wall:.1f} | {cpu:.1f} | | |")
 

@@ -3,11 +3,12 @@
     python -m benchmarks.gpu --minutes 8 --out DIR
     python -m benchmarks.gpu --toy --device cpu --out DIR       # the same at toy size, to try it
 
-First the tests marked gpu, then each measurement in order of worth. Each is a process of its own with a limit of its
-own, so a slow or broken one never costs the rest. DIR/gpu.jsonl gets a line, and DIR/gpu.md is written anew, after
-each; what a measurement printed before its limit is kept. CUDA graphs are on; ONESHUI_CUDA_GRAPHS=0 measures without.
-The measurements find oneshui beside this script. What a machine with torch and timm lacks: ``python -m benchmarks.mufac
-wheels DIR`` downloads it, ``--wheels DIR`` uses it.
+First the tests marked gpu, then each measurement in order of worth: what docs/benchmarks.md lacks comes first. All of
+them take about a quarter of an hour; ``--only`` chooses. Each is a process of its own with a limit of its own, so a
+slow or broken one never costs the rest. DIR/gpu.jsonl gets a line, and DIR/gpu.md is written anew, after each; what a
+measurement printed before its limit is kept. Rates go to DIR/rates.csv. CUDA graphs are on; ONESHUI_CUDA_GRAPHS=0
+measures without. The measurements find oneshui beside this script. What a machine with torch and timm lacks: ``python
+-m benchmarks.mufac wheels DIR`` downloads it, ``--wheels DIR`` uses it.
 """
 
 import argparse
@@ -24,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.mufac import ROOT, python_with
+
+#: of ``benchmarks.fixed_costs``, which imports torch
+FIRST_ON_A_GPU = "score a model, with a first number on the GPU"
 
 #: seconds that are kept back to write the last results
 _RESERVE = 5
@@ -66,14 +70,7 @@ class Measurement:
 
 
 _NO_DEVICE = ("pytest", "benchmarks.rates", "benchmarks.fixed_costs")
-_VIT_B = "vit_base_patch16_224"
-_TOY_STEP = ("--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1", "--threads", "1")
-
-
-def _step(name: str, what: str, model: str, batch_size: int) -> Measurement:
-    options = ("--models", model, "--batch-size", str(batch_size), "--steps", "30", "--rounds", "3",
-               "--stored-px", "256", "--precision", "bf16")  # fmt: skip
-    return Measurement(name, what, ("-m", "benchmarks.training_step", *options), _TOY_STEP, 60)
+_VIT_B, _VIT_S = "vit_base_patch16_224", "vit_small_patch14_dinov2"
 
 
 def gpu_tests() -> list[str]:
@@ -88,34 +85,15 @@ def measurements() -> list[Measurement]:
     return [
         Measurement("machine", "", ("-c", _MACHINE), (), 60),
         Measurement("tests", "Every test marked gpu.", tests, tests[2:], 150),
-        _step("step, ViT-B/16", "Goal: 2,400 images/s.", f"{_VIT_B}:224", 32),
-        _step("step, ViT-S/14", "Goal: 5,000 images/s.", "vit_small_patch14_dinov2:224", 32),
-        _step("step, ViT-B/16, large batch", "Goal: 3,500 images/s.", f"{_VIT_B}:224", 128),
         Measurement(
-            "compiled step", "Goals: those of the steps.",
-            ("-m", "benchmarks.compiled_step", "--models", f"{_VIT_B}:224:32", "vit_small_patch14_dinov2:224:32",
-             f"{_VIT_B}:224:128", "--stored-px", "256", "--precision", "bf16", "--steps", "20", "--rounds", "3"),
-            ("--models", "test_resnet:32:4", "--steps", "1", "--rounds", "1", "--threads", "1"), 180,
-        ),
-        Measurement(
-            "meta-training", "One epoch of three. Goal: 15 s.", ("-m", "benchmarks.meta_training", "--epochs", "1"),
-            ("--model", "test_resnet", "--input-px", "32", "--stored-px", "32", "--images", "200", "--val", "40",
-             "--epochs", "1", "--threads", "1"), 90,
-        ),
-        Measurement(
-            "meta-gradient", "Goal: not slower than double backward, a third of the memory.",
-            ("-m", "benchmarks.meta_gradient", "--model", _VIT_B, "--support", "50", "--forget", "200",
-             "--micro-batch", "50", "--sizes"),
-            ("--px", "32", "--support", "4", "--forget", "8", "--micro-batch", "2", "--repeats", "1", "--threads", "1",
-             "--sizes", "3"), 120,
-        ),
-        Measurement(
-            "outer precision", "", ("-m", "benchmarks.outer_precision", "--px", "224", "--requests", "3"),
-            ("--px", "32", "--support", "2", "--forget", "4", "--requests", "1", "--threads", "1"), 60,
+            "start of a job", "Goal: 4 s with torch, 1.5 s without.",
+            ("-m", "benchmarks.fixed_costs", "--rounds", "1", "--plans", "0", "--jobs", "table", "score a model",
+             FIRST_ON_A_GPU),
+            ("--rounds", "1", "--plans", "1", "--large", "0", "--jobs", "table"), 90,
         ),
         Measurement(
             "trainings at once", "Goal: at most 1.",
-            ("-m", "benchmarks.at_once", "--model", "vit_small_patch14_dinov2", "--px", "224", "--precision", "bf16",
+            ("-m", "benchmarks.at_once", "--model", _VIT_S, "--px", "224", "--precision", "bf16",
              "--trainings", "2", "--steps", "100"),
             ("--model", "test_resnet", "--px", "32", "--batch-size", "4", "--steps", "1"), 60,
         ),
@@ -126,18 +104,26 @@ def measurements() -> list[Measurement]:
             ("--models", "test_resnet:32", "--images", "4", "--micro-batches", "1", "2", "--rounds", "1"), 60,
         ),
         Measurement(
-            "input", "Goal: 2, 8 and 10 times faster.", ("-m", "benchmarks.input_speed", "--rounds", "3"),
-            ("--share", "0.03", "--rounds", "1", "--workers", "1"), 60,
-        ),
-        Measurement(
             "Gram matrices", "PGU. Goal: 2 GB.", ("-m", "benchmarks.pgu_statistics"),
             ("--model", "vit_tiny_patch16_224", "--px", "32", "--batch-size", "8", "--threads", "1"), 45,
         ),
         Measurement(
-            "rates", "For resources/rates.csv.",
-            ("-m", "benchmarks.rates", "config/config.yaml", "{folder}/rates.csv", "--images", "1024", "--few", "64",
-             "--rounds", "2"),
-            ("config/demo.yaml", "{folder}/rates.csv", "--images", "8", "--few", "4", "--rounds", "1"), 120,
+            "meta-gradient", "Goal: not slower than double backward, a third of the memory.",
+            ("-m", "benchmarks.meta_gradient", "--model", _VIT_B, "--support", "50", "--forget", "200",
+             "--micro-batch", "50", "--sizes"),
+            ("--px", "32", "--support", "4", "--forget", "8", "--micro-batch", "2", "--repeats", "1", "--threads", "1",
+             "--sizes"), 120,
+        ),
+        Measurement(
+            "compiled step", "Goals: 3,500, 2,400 and 5,000 images/s. Each takes a minute.",
+            ("-m", "benchmarks.compiled_step", "--models", f"{_VIT_B}:224:128", f"{_VIT_B}:224:32", f"{_VIT_S}:224:32",
+             "--stored-px", "256", "--precision", "bf16", "--steps", "20", "--rounds", "3"),
+            ("--models", "test_resnet:32:4", "--steps", "1", "--rounds", "1", "--threads", "1"), 210,
+        ),
+        Measurement(
+            "meta-training", "One epoch of three. Goal: 15 s.", ("-m", "benchmarks.meta_training", "--epochs", "1"),
+            ("--model", "test_resnet", "--input-px", "32", "--stored-px", "32", "--images", "200", "--val", "40",
+             "--epochs", "1", "--threads", "1"), 90,
         ),
         Measurement(
             "kernels", "What the GPU does in a step and in a simulated request.", ("-m", "benchmarks.kernels"),
@@ -145,23 +131,43 @@ def measurements() -> list[Measurement]:
              "--heads", "1", "--most", "3", "--threads", "1"), 60,
         ),
         Measurement(
-            "start of a job", "Goal: 4 s with torch, 1.5 s without.",
-            ("-m", "benchmarks.fixed_costs", "--rounds", "1", "--large", "0"), ("--rounds", "1", "--large", "0"), 60,
+            "steps", "With their input, against a fixed batch. Goal: 0.95.",
+            ("-m", "benchmarks.training_step", "--models", f"{_VIT_B}:224", f"{_VIT_S}:224", "--batch-size", "32",
+             "--steps", "30", "--rounds", "3", "--stored-px", "256", "--precision", "bf16"),
+            ("--models", "test_resnet:32", "--batch-size", "4", "--steps", "1", "--rounds", "1", "--threads", "1"), 90,
+        ),
+        Measurement(
+            "rates", "For resources/rates.csv.",
+            ("-m", "benchmarks.rates", "config/config.yaml", "{out}/rates.csv", "--images", "1024", "--few", "64",
+             "--rounds", "2"),
+            ("config/demo.yaml", "{out}/rates.csv", "--images", "8", "--few", "4", "--rounds", "1"), 120,
+        ),
+        Measurement(
+            "outer precision", "", ("-m", "benchmarks.outer_precision", "--px", "224", "--requests", "3"),
+            ("--px", "32", "--support", "2", "--forget", "4", "--requests", "1", "--threads", "1"), 60,
+        ),
+        Measurement(
+            "input", "Goal: 2, 8 and 10 times faster.", ("-m", "benchmarks.input_speed", "--rounds", "3"),
+            ("--share", "0.03", "--rounds", "1", "--workers", "1"), 60,
         ),
     ]  # fmt: skip
 
 
 def run(
-    measurement: Measurement, limit_s: float, python: str, variables: Mapping[str, str], *, toy: bool, device: str
-) -> dict[str, Any]:
-    """Run one, end it with all its children at its limit, and return what there is to say of it."""
+    measurement: Measurement, limit_s: float, python: str, variables: Mapping[str, str], out: Path, *, toy: bool,
+    device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Run one, end it with all its children at its limit, and return what there is to say of it.
+
+    Files that it makes go to ``out``.
+    """
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [each.replace("{folder}", folder) for each in measurement.arguments(toy, device)]
-        with open(Path(folder, "out"), "w+") as out, open(Path(folder, "err"), "w+") as err:
+        arguments = [each.replace("{out}", str(out.resolve())) for each in measurement.arguments(toy, device)]
+        with open(Path(folder, "out"), "w+") as printing, open(Path(folder, "err"), "w+") as saying:
             process = subprocess.Popen(
-                [python, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=ROOT,
+                [python, *arguments], stdout=printing, stderr=saying, stdin=subprocess.DEVNULL, cwd=ROOT,
                 env={**variables, **hidden}, start_new_session=True,
             )  # fmt: skip
             try:
@@ -172,7 +178,7 @@ def run(
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-            printed, said = (file.seek(0) or file.read()[-_KEPT:] for file in (out, err))
+            printed, said = (file.seek(0) or file.read()[-_KEPT:] for file in (printing, saying))
     return {
         "name": measurement.name, "what": measurement.what, "status": status, "seconds": time.monotonic() - start,
         "printed": printed, "said": said,
@@ -196,7 +202,7 @@ def main() -> int:
     every = measurements()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8, help="for all measurements together")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl and gpu.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl, gpu.md and rates.csv")
     parser.add_argument("--wheels", type=Path, help="folder of wheels that this machine lacks")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[each.name for each in every])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -216,7 +222,7 @@ def main() -> int:
                          "printed": "", "said": ""}  # fmt: skip
             else:
                 limit_s = left if args.toy else min(each.limit_s, left)
-                found = run(each, limit_s, python, variables, toy=args.toy, device=args.device)
+                found = run(each, limit_s, python, variables, args.out, toy=args.toy, device=args.device)
             results.append(found)
             print(json.dumps(found), file=file, flush=True)
             os.fsync(file.fileno())

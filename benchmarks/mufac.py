@@ -11,6 +11,7 @@ it came. ``--toy`` takes a tiny network, one method and no attack.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import re
@@ -29,19 +30,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: packages of requirements.lock that a machine with torch, torchvision, timm, pandas, pyarrow, scikit-learn, matplotlib
-#: and pytest is likely to lack: Snakemake and what it needs, and ours
-CARRIED = (
-    "annotated-types", "argparse-dataclass", "conda-inject", "configargparse", "docutils", "dpath", "fastjsonschema",
-    "gitdb", "gitpython", "greenlet", "humanfriendly", "imagehash", "immutables", "jsonschema",
-    "jsonschema-specifications", "jupyter-core", "landlock", "nbformat", "platformdirs", "pulp", "pydantic",
-    "pydantic-core", "pywavelets", "referencing", "rpds-py", "setproctitle", "smart-open", "smmap", "snakemake",
-    "snakemake-interface-common", "snakemake-interface-executor-plugins", "snakemake-interface-logger-plugins",
-    "snakemake-interface-report-plugins", "snakemake-interface-scheduler-plugins",
-    "snakemake-interface-storage-plugins", "sqlalchemy", "sqlmodel", "tenacity", "throttler", "traitlets",
-    "typing-inspection", "yte",
-)  # fmt: skip
-#: the same, but published as source only: pure Python, so that a wheel made here fits every machine
+#: packages that a machine for machine learning has, with what they need
+THERE = ("torch", "torchvision", "timm", "pandas", "pyarrow", "scikit-learn", "matplotlib", "pytest")
+#: packages of ours that tables and figures do without
+_SPARED = ("vl-convert-python",)
+#: packages that are published as source only: pure Python, so that a wheel made here fits every machine
 BUILT = ("connection-pool",)
 #: seconds that Snakemake gets to end what is running
 _GRACE = 10
@@ -52,8 +45,31 @@ _ENTRY = 150
 # ---- taking it there
 
 
+def carried(python: str) -> set[str]:
+    """Return the packages that oneshui and its workflow need beyond ``THERE``, by what is installed here."""
+    from packaging.requirements import Requirement  # another machine may lack it before it has the wheels
+    from packaging.utils import canonicalize_name
+
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+
+    def with_all_they_need(wanted: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        left = list(wanted)
+        while left:
+            requirement = Requirement(left.pop())
+            name = canonicalize_name(requirement.name)
+            if name not in found and (not requirement.marker or requirement.marker.evaluate(there | {"extra": ""})):
+                found.add(name)
+                left += importlib.metadata.requires(name) or ()
+        return found
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = with_all_they_need([*project["dependencies"], *project["optional-dependencies"]["workflow"]])
+    return ours - with_all_they_need(THERE) - set(_SPARED)
+
+
 def wheel_commands(folder: Path, python: str = "3.12") -> list[list[str]]:
-    """Return the commands that put wheels of ``CARRIED`` and ``BUILT`` into ``folder``, as requirements.lock pins them.
+    """Return the commands that put wheels of what is ``carried`` into ``folder``, as requirements.lock pins them.
 
     Args:
         folder: for the wheels.
@@ -69,7 +85,8 @@ def wheel_commands(folder: Path, python: str = "3.12") -> list[list[str]]:
         older = re.search(r"python_full_version < '3\.(\d+)'", condition)
         if not older or int(python.split(".")[1]) < int(older[1]):
             pinned[name] = version
-    unknown = sorted({*CARRIED, *BUILT} - set(pinned))
+    wanted = carried(python)
+    unknown = sorted(wanted - set(pinned))
     if unknown:
         raise SystemExit(f"requirements.lock has no {', '.join(unknown)}")
     platforms = [f"manylinux{each}_x86_64" for each in ("_2_28", "_2_27", "_2_17", "_2_5", "2014", "1")]
@@ -77,7 +94,7 @@ def wheel_commands(folder: Path, python: str = "3.12") -> list[list[str]]:
     return [
         [*pip, "download", "--no-deps", "--only-binary=:all:", "--python-version", python, "--implementation", "cp",
          *(word for each in platforms for word in ("--platform", each)), "--dest", str(folder),
-         *(f"{name}=={pinned[name]}" for name in CARRIED)],
+         *(f"{name}=={pinned[name]}" for name in sorted(wanted.difference(BUILT)))],
         [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), *(f"{name}=={pinned[name]}" for name in BUILT)],
     ]  # fmt: skip
 
@@ -99,7 +116,10 @@ def pack(folder: Path, files: Iterable[tuple[Path, str]], part_mb: float) -> lis
     left: list[float] = []
     for size, name, path in sized:
         if size > room:
-            raise SystemExit(f"{path} is larger than --part-mb {part_mb:g} allows")
+            raise SystemExit(
+                f"{path} has {size / 1e6:.1f} MB, and --part-mb allows {part_mb:g}. Allow more, or, if it holds "
+                "weights, save them in half precision: they are read as float32"
+            )
         place = next((i for i, free in enumerate(left) if size <= free), len(parts))
         if place == len(parts):
             parts.append([])
@@ -116,10 +136,17 @@ def pack(folder: Path, files: Iterable[tuple[Path, str]], part_mb: float) -> lis
     return written
 
 
-def files_to_carry(data: Path, weights: Sequence[Path], wheels: Path | None) -> list[tuple[Path, str]]:
+def weights_name() -> str:
+    """Return what the file of weights is called from which config/mufac_gpu.yaml starts."""
+    model = re.search(r"^    model: (\S+)", (ROOT / "config/mufac_gpu.yaml").read_text(), re.MULTILINE)
+    assert model
+    return f"{model[1]}.safetensors"
+
+
+def files_to_carry(data: Path, weights: Path | None, wheels: Path | None) -> list[tuple[Path, str]]:
     """Return every file with its place: ``data/mufac/...``, ``weights/...`` and ``wheels/...``."""
     files = [(path, f"data/mufac/{path.relative_to(data)}") for path in sorted(data.rglob("*")) if path.is_file()]
-    files += [(path, f"weights/{path.name}") for path in weights]
+    files += [(weights, f"weights/{weights_name()}")] if weights else []
     return files + [(path, f"wheels/{path.name}") for path in (sorted(wheels.glob("*.whl")) if wheels else [])]
 
 
@@ -168,12 +195,6 @@ def python_with(wheels: Path | None, folder: Path) -> tuple[str, dict[str, str]]
         for moved in [*packages.glob("*.data/purelib"), *packages.glob("*.data/platlib")]:
             shutil.copytree(moved, packages, dirs_exist_ok=True)
         (packages / "carried.pth").write_text("\n".join(site.getsitepackages()) + "\n")
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        about = packages / f"{project['name']}-{project['version']}.dist-info"
-        about.mkdir()  # oneshui asks for its own version
-        (about / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-        )
     given = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return str(python), {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, given)), "PYTHONUNBUFFERED": "1"}
 
@@ -215,7 +236,10 @@ def seconds_by_rule(folder: Path) -> list[dict[str, Any]]:
     jobs: dict[tuple[str, int], float] = {}
     for path in (folder / ".snakemake/metadata").rglob("*"):
         if path.is_file():
-            kept = json.loads(path.read_text())
+            try:
+                kept = json.loads(path.read_text())
+            except ValueError:  # Snakemake was killed while it wrote this
+                continue
             if not kept.get("incomplete"):
                 jobs[kept["rule"], kept["job_hash"]] = kept["endtime"] - kept["starttime"]
     rules = []
@@ -244,9 +268,11 @@ def run(args: argparse.Namespace) -> int:
     """Make the table, and write what there is to say of it to ``args.out``."""
     args.out.mkdir(parents=True, exist_ok=True)
     place = args.place.resolve()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         python, variables = python_with(place / "wheels", folder / "python")
+        if (place / "weights").exists() and not (place / "weights" / weights_name()).exists():
+            raise SystemExit(f"{place / 'weights'} has no {weights_name()}. Without the folder, timm's hub is asked")
         if args.toy:
             # in a process of its own: only now can Python find YAML
             code = (
@@ -278,9 +304,9 @@ def run(args: argparse.Namespace) -> int:
         }  # fmt: skip
         if table.exists():
             shutil.copy(table.with_suffix(".csv"), args.out / "mufac.csv")
-    (args.out / "mufac.json").write_text(json.dumps(found, indent=1) + "\n")
-    (args.out / "mufac.md").write_text(to_markdown(found))
-    print(to_markdown(found))
+        (args.out / "mufac.json").write_text(json.dumps(found, indent=1) + "\n")
+        (args.out / "mufac.md").write_text(to_markdown(found))
+        print(to_markdown(found))
     return int(status != "finished")
 
 
@@ -293,7 +319,7 @@ def main() -> int:
     packing = commands.add_parser("pack", help="write archives")
     packing.add_argument("folder", type=Path)
     packing.add_argument("--data", type=Path, required=True, help="raw folder of MUFAC")
-    packing.add_argument("--weights", type=Path, nargs="*", default=[], help="safetensors files")
+    packing.add_argument("--weights", type=Path, help="initial weights, safetensors")
     packing.add_argument("--wheels", type=Path, help="folder of wheels")
     packing.add_argument("--part-mb", type=float, default=58, help="largest archive, MB")
     unpacking = commands.add_parser("unpack", help="read archives")

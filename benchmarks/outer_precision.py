@@ -3,8 +3,9 @@
     python -m benchmarks.outer_precision
     python -m benchmarks.outer_precision --model vit_small_patch14_dinov2 --px 224 --weights FILE       # real weights
 
-One simulated request in float64, in float32, and with outer passes in bfloat16 while everything else is float32. The
-rest of a request (step, J v) stays float32 in all three but the first. Medians over requests of random images.
+One simulated request in float64, in float32, on a GPU in TF32 (float32 whose matrix products round, as jobs there
+compute), and with outer passes in bfloat16 while the rest of a request (step, J v) is as without it. Medians over
+requests of random images.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from benchmarks.measuring import TASK, describe
 from torch import Tensor
 
+from oneshui.devices import choose_device
 from oneshui.methods import outer
 from oneshui.methods.metaloss import Backbone, MetaLoss, SupportBatch
 from oneshui.methods.metaunlearn import MetaUnlearn
@@ -23,12 +25,19 @@ from oneshui.methods.outer import Eq6, ValidationReference
 from oneshui.models import ModelSpec, build_model
 from oneshui.sets import ImageSet
 
-CASES = {"float64": (torch.float64, "fp32"), "float32": (torch.float32, "fp32"), "bf16": (torch.float32, "bf16")}
+#: numbers, precision of the outer passes, and of float32's matrix products (``high``: TF32 on a GPU, as in every job)
+CASES = {
+    "float64": (torch.float64, "fp32", "highest"),
+    "float32": (torch.float32, "fp32", "highest"),
+    "TF32": (torch.float32, "fp32", "high"),
+    "bf16": (torch.float32, "bf16", "high"),
+}
 
 
 def gradient(case: str, request: int, args: argparse.Namespace, device: torch.device) -> tuple[Tensor, float]:
     """Return the meta-gradient of one request, flat, and A."""
-    dtype, precision = CASES[case]
+    dtype, precision, products = CASES[case]
+    torch.set_float32_matmul_precision(products)
     torch.manual_seed(0)
     spec = ModelSpec(args.model, TASK, args.px, 0.5, 0.5)
     backbone = Backbone(build_model(spec, weights=args.weights).to(device, dtype))
@@ -70,15 +79,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    torch.set_num_threads(args.threads)
+    device = choose_device(gpus=int(args.device == "cuda"), threads=args.threads)
     outer.LOWERED = ("cpu", "cuda")
     weights = args.weights.name if args.weights else "random weights"
     print(f"`{args.model}` at {args.px} px, {weights}; {args.support} support, {args.forget} forget and validation "
           f"images; {describe(device)}; median of {args.requests}\n")  # fmt: skip
     print("| outer passes in | distance of the meta-gradient from float64's | cosine with it | distance of A |")
     print("|---|---:|---:|---:|")
-    rows: dict[str, list[tuple[float, float, float]]] = {"float32": [], "bf16": []}
+    cases = ("float32", "TF32", "bf16") if device.type == "cuda" else ("float32", "bf16")
+    rows: dict[str, list[tuple[float, float, float]]] = {case: [] for case in cases}
     for request in range(args.requests):
         wanted, value = gradient("float64", request, args, device)
         for case, found in rows.items():

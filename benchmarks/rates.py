@@ -3,11 +3,13 @@
     python -m benchmarks.rates config/mufac_small.yaml resources/rates.csv
     python -m benchmarks.rates config/config.yaml resources/rates.csv          # ViT-B/16, where there is a GPU
 
-Random images go through the package's own code: training steps as a long training computes them, scoring, SSD's Fisher
-diagonal and PGU's Gram matrices and eigenvectors, the last three where the configuration has these methods. Rounds take
-turns, the first one warms up, medians count. A GPU is timed by the clock on the wall; on a CPU one thread computes and
-the time of the core counts, which depends little on what else is busy. In OUT.csv a row of the same machine, network
-and precision is replaced, but for columns of methods that this configuration does not have; other rows stay.
+Random images go through the package's own code: training steps, scoring, SSD's Fisher diagonal and PGU's Gram matrices
+and eigenvectors, the last three where the configuration has these methods. On a GPU training steps are those of a
+compiled network, as in long trainings, or with --plain of one that is not, as in short trainings; in the other
+precision, in which methods train, always the second. Rounds take turns, the first one warms up, medians count. A GPU is
+timed by the clock on the wall; on a CPU one thread computes and the time of the core counts, which depends little on
+what else is busy. In OUT.csv a row of the same machine, network and precision is replaced, but for columns of methods
+that this configuration does not have; other rows stay.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -179,13 +181,12 @@ def machine_name(device: torch.device) -> str:
     return f"{os.cpu_count()} cores, {names[0] if names else platform.processor() or platform.machine()}"
 
 
-def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Namespace) -> list[Rate]:
-    """Return the rates of all networks of a configuration."""
+def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Namespace) -> Iterator[Rate]:
+    """Yield the rates of each network of a configuration."""
     methods = {entry["kind"]: make_method({"kind": entry["kind"], **entry["params"]})
                for entry in reversed(config["methods"].values()) if entry["kind"] in ("ssd", "pgu")}  # fmt: skip
     start = start_of_a_job(device, args.rounds)
-    source = f"measured: median of {args.rounds}, {describe(device)}{'; ' + args.note if args.note else ''}"
-    rates = []
+    measured = f"measured: median of {args.rounds}, {describe(device)}"
     for (model, options, px, precision), dataset in networks(config, device).items():
         spec = TrainSpec.from_dict({**config["training"][dataset], "precision": precision})
         model_spec = ModelSpec.of_training(replace(spec, input_px=px), TASK)
@@ -195,16 +196,22 @@ def rates_of(config: Mapping[str, Any], device: torch.device, args: argparse.Nam
         torch.manual_seed(0)
         network = build_model(model_spec).to(device)
         trainer = Trainer(network, spec, images, images, stream=("rates",), resume=Resume(None, "", images.device))
-        if device.type in COMPILING:
+        compiling = (
+            device.type in COMPILING and not args.plain and precision == config["training"][dataset]["precision"]
+        )
+        if compiling:
             trainer._network = trainer._compiled()
+            if trainer._network is network:
+                raise SystemExit(f"{model} was not compiled; the log says why. --plain measures without")
         others = methods if precision == "fp32" else {}
         found = measure(trainer, images, others, min(args.few, args.images), args.rounds)
-        rates.append(Rate(
-            machine=args.machine or machine_name(device), device=device.type, model=model, options=options, px=px,
-            precision=precision, **found, **start, source=source,
-        ))  # fmt: skip
         print(f"{model} at {px} px, {precision}: {found}", flush=True)
-    return rates
+        steps = f"training steps {'' if compiling else 'not '}compiled" if device.type == "cuda" else ""
+        yield Rate(
+            machine=args.machine or machine_name(device), device=device.type, model=model, options=options, px=px,
+            precision=precision, **found, **start,
+            source="; ".join(filter(None, [measured, steps, args.note])),
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -214,6 +221,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of a training round; 256 on a CPU, 4096 on a GPU")
     parser.add_argument("--few", type=int, help="for Fisher diagonal and Gram matrices; 64 on a CPU, 512 on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plain", action="store_true", help="training steps of networks that are not compiled")
     parser.add_argument("--machine", help="its name in the file")
     parser.add_argument("--note", help="what else there is to say about the figures")
     args = parser.parse_args()
@@ -230,8 +238,8 @@ def main() -> None:
         rates[place] = replace(
             rate, **{name: value for name, value in known.items() if math.isnan(getattr(rate, name))}
         )
-    table = pd.DataFrame([asdict(rate) for rate in rates.values()])
-    write_text(args.out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        table = pd.DataFrame([asdict(each) for each in rates.values()])
+        write_text(args.out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 if __name__ == "__main__":

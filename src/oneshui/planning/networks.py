@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from oneshui import __version__
 from oneshui.config import grid_points, method_spec
 from oneshui.errors import ConfigError
 from oneshui.files import spec_hash, write_text
@@ -95,7 +96,7 @@ def _tried(
 ) -> dict[str, str]:
     """Ask ``oneshui.networks``, or remember what it said."""
     ways = {name: [_way(spec) for spec in specs] for name, specs in methods.items()}
-    versions = {name: version(name) for name in ("oneshui", "timm", "torch")}
+    versions = {"oneshui": __version__, **{name: version(name) for name in ("timm", "torch")}}
     path = cache / f"{spec_hash([key_of(training), ways, versions])}.json"
     if path.exists():
         remembered: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
