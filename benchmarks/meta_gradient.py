@@ -133,8 +133,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 def peak_mb(device: torch.device) -> float:
     """Return the peak memory so far: of the GPU's allocator, or of this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def in_process(args: argparse.Namespace, variant: str, support: int) -> dict[str, float]:

@@ -55,7 +55,7 @@ def peak_mb(run: Callable[[], FloatArray]) -> float:
     run()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak / 2**20
+    return peak / 1e6
 
 
 def variants(args: argparse.Namespace, views: int, combine: str) -> list[Callable[[], FloatArray]]:

@@ -114,7 +114,7 @@ def main() -> None:
         step(args.step[0], args.identities[0], Path(args.step[1]))
         return
     print(f"{EACH} images an identity; {describe(torch.device('cpu'))}\n")
-    print("| identities | step | s | peak GB |\n|---|---|---|---|")
+    print("| identities | step | s | peak GiB |\n|---|---|---|---|")
     for identities in args.identities:
         print("\n".join(measured(identities)), flush=True)
     rates = {rate.machine for rate in read_rates(ROOT / "resources/rates.csv") if rate.device == "cuda"}

@@ -240,7 +240,12 @@ def _count(text: str) -> int:
 
 
 def _channels(text: str) -> float | tuple[float, ...]:
-    values = tuple(map(float, text.split(",")))
+    try:
+        values = tuple(map(float, text.split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, or three with commas between them")
     return values[0] if len(values) == 1 else values
 
 

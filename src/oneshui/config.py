@@ -405,8 +405,8 @@ class Selection(Spec):
     seeds: tuple[_Index, ...] = Field(
         min_length=1, description="seeds whose original models are used; the tables may have others"
     )
-    grids: dict[Name, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
-        description="method: hyper-parameter: values to try"
+    grids: dict[Name, Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]] = (
+        Field(description="method: hyper-parameter: values to try")
     )
 
 

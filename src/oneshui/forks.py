@@ -9,6 +9,7 @@ Where there is no server, or it has imported other packages than the job would, 
 
 import atexit
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -197,6 +198,12 @@ def fork(
         return None
     connection.settimeout(None)
     return Fork(int(answer), connection)
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it dies, where the system can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of prctl.h
 
 
 def without_server(environment: Mapping[str, str]) -> dict[str, str]:

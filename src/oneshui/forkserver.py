@@ -9,7 +9,6 @@ Who asks must be the same user and send a descriptor of the folder in which Snak
 
 import atexit
 import contextlib
-import ctypes
 import fcntl
 import functools
 import importlib
@@ -32,7 +31,7 @@ from typing import Any, NoReturn
 from setproctitle import setproctitle
 from threadpoolctl import threadpool_limits
 
-from oneshui.forks import SIGNALS, become_fork
+from oneshui.forks import SIGNALS, become_fork, die_with_parent
 from oneshui.startup import quick_imports
 
 #: packages from which the server imports; what else a fork needs it imports itself
@@ -40,7 +39,6 @@ _IMPORTS = ("oneshui", "snakemake")
 _GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/dxg")
 #: what a job sends: standard input, output and error, the folder, the request
 _DESCRIPTORS = 5
-_PR_SET_PDEATHSIG = 1  # prctl.h
 
 
 def main(listener: str, folder: str) -> None:
@@ -162,7 +160,7 @@ class _Server:
 
     def _become(self, wanted: Mapping[str, Any], files: Sequence[int], others: Sequence[int]) -> None:
         """Run what a job wants, with what it has. Signals come last, so that they find their handlers."""
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() != self._pid:  # it died before that
             os._exit(1)
         self._events.close()

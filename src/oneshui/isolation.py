@@ -12,7 +12,6 @@ closed as the training data.
 """
 
 import contextlib
-import ctypes
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -33,7 +32,7 @@ from typing import IO, Any
 from oneshui import errors
 from oneshui.errors import ConfigError, IsolationError, OneShuiError
 from oneshui.folders import own_folder
-from oneshui.forks import Fork, fork, is_fork, without_server
+from oneshui.forks import Fork, die_with_parent, fork, is_fork, without_server
 from oneshui.log import log_to, logger
 from oneshui.startup import quick_imports
 
@@ -181,7 +180,7 @@ def _expanded(paths: Iterable[str | Path]) -> Iterator[str]:
 
 def main() -> None:
     """Restrict this process, then make the call described on standard input."""
-    _die_with_parent()
+    die_with_parent()
     call = json.load(sys.stdin)
     with log_to(None):
         try:
@@ -203,11 +202,6 @@ def main() -> None:
             told = {"error": known.__name__, "message": str(error)}
             Path(call["private"], "error.json").write_text(json.dumps(told), encoding="utf-8")
     sys.exit(1)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def restrict(readable: Sequence[str], writable: str, withheld: Sequence[str]) -> str:

@@ -308,6 +308,7 @@ def test_block_of_a_figure_that_its_table_lacks_is_an_error() -> None:
         ),
         ({"selection/requests": 0}, "selection/requests = 0, allowed: a whole number >= 1"),
         ({"selection/grids": {"meta": {"lr": []}}}, "selection/grids/meta/lr = [], allowed: a list that is not empty"),
+        ({"selection/grids": {"meta": {}}}, "selection/grids/meta = {}, allowed: keys with values"),
     ],
 )
 def test_impossible_value_is_refused_with_its_place(change: dict[str, Any], message: str) -> None:

@@ -109,8 +109,7 @@ class MetaUnlearn(params.MetaUnlearn):
         optimiser = torch.optim.Adam(meta_loss.parameters(), lr=self.lr, amsgrad=True)
         reference = validation_reference(model, val, self.micro_batch)
         meta_loss.train()
-        with torch.random.fork_rng(devices=_cuda_of(train)):
-            torch.manual_seed(seed_of("metaunlearn-dropout", seed))
+        with seeded(seed_of("metaunlearn-dropout", seed), train.device):
             run = _MetaTraining.resumed(meta_loss, optimiser, train.device, resume)
             history = run.history
             for epoch in range(run.epoch, self.epochs):
@@ -159,8 +158,7 @@ class MetaUnlearn(params.MetaUnlearn):
         }
 
     def _new_meta_loss(self, backbone: Backbone, train: ImageSet, n_identities: int, seed: int) -> MetaLoss:
-        with torch.random.fork_rng(devices=_cuda_of(train)):
-            torch.manual_seed(seed_of("metaunlearn-init", seed))
+        with seeded(seed_of("metaunlearn-init", seed), train.device):
             meta_loss = MetaLoss(
                 n_outputs=train.task.n_outputs, n_features=_n_features(backbone, train), n_identities=n_identities,
                 inputs=self.inputs, hidden=self.hidden, dropout=self.dropout,
@@ -457,10 +455,6 @@ def _norm(tensors: dict[str, Tensor]) -> Tensor:
 def _n_features(backbone: Backbone, images: ImageSet) -> int:
     with torch.no_grad():
         return int(backbone(backbone.theta, images.images(torch.tensor([0])))[0].shape[1])
-
-
-def _cuda_of(images: ImageSet) -> list[torch.device]:
-    return [images.device] if images.device.type == "cuda" else []
 
 
 def _log_epoch(epoch: int, history: list[dict[str, float]]) -> None:

@@ -30,6 +30,14 @@ def test_a_wrong_command_line_has_an_exit_code_of_its_own(words: list[str], caps
     assert ended.value.code == 2 and "usage: oneshui" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["x", "0.5,0.5", "0.5,0.5,0.5,0.5", ""])
+def test_channels_are_one_number_or_three(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pack", "--mean", value])
+    said = f"--mean: {value!r} is not a number, or three with commas between them"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("name", ["pack", "show", "forget", "verify", "check", "completion"])
 def test_every_command_has_help_with_an_example_that_is_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
