@@ -3,9 +3,9 @@
     python -m benchmarks.gpu --minutes 8 --out DIR
     python -m benchmarks.gpu --toy --device cpu --out DIR       # the same at toy size, to try it
 
-First the tests marked gpu, then each measurement in order of worth: what docs/benchmarks.md lacks comes first. All of
-them take about a quarter of an hour; ``--only`` chooses. Each is a process of its own with a limit of its own, so a
-slow or broken one never costs the rest. DIR/gpu.jsonl gets a line, and DIR/gpu.md is written anew, after each; what a
+First the tests marked gpu, then each measurement in order of worth: what docs/benchmarks.md lacks comes first. Eight
+minutes are too few for all of them; ``--only`` chooses. Each is a process of its own with a limit of its own, so a slow
+or broken one never costs the rest. DIR/gpu.jsonl gets a line, and DIR/gpu.md is written anew, after each; what a
 measurement printed before its limit is kept. Rates go to DIR/rates.csv. CUDA graphs are on; ONESHUI_CUDA_GRAPHS=0
 measures without. The measurements find oneshui beside this script. What a machine with torch and timm lacks: ``python
 -m benchmarks.mufac wheels DIR`` downloads it, ``--wheels DIR`` uses it.
