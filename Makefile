@@ -37,7 +37,7 @@ workflow:
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-# a minute on two cores (100 s the first time): lint and the fast tests
+# one to four minutes on two cores: lint and the fast tests
 check: lint
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu and not realdata"
 
