@@ -1,5 +1,7 @@
 """Every family of timm with every method; the slow half of it is the point of the table."""
 
+import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pandas as pd
@@ -78,6 +80,21 @@ class Tried:
     def __call__(self, training: object, methods: dict[str, object], cache: Path, where: str) -> dict[str, str]:
         self.asked.append(sorted(methods))
         return {name: problem for name, problem in self.problems.items() if name in methods}
+
+
+def test_a_network_is_tried_where_oneshui_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that it was carried to: it lies in a folder, and no package index knows its version."""
+
+    def version(name: str) -> str:
+        if name == "oneshui":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    said = subprocess.CompletedProcess[str]([], 0, stdout='{"problems": {"ssd": "It cannot."}}', stderr="")
+    monkeypatch.setattr(networks, "version", version)
+    monkeypatch.setattr(networks.subprocess, "run", lambda *_, **__: said)
+    training = {**TRAINING, "model": "test_resnet", "model_options": {}, "input_px": 32}
+    assert networks._tried(training, {"ssd": [{"kind": "ssd"}]}, tmp_path, "here") == {"ssd": "It cannot."}
 
 
 def test_a_kind_without_a_column_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
